@@ -1,0 +1,3 @@
+//! The tug command: verbs, configuration and wiring.
+
+fn main() {}

@@ -1,0 +1,13 @@
+//! Names, quantities, selectors, Status errors and versions: the vocabulary every other crate shares.
+
+pub mod field;
+pub mod gvk;
+pub mod status;
+pub mod version;
+
+pub use field::{FieldError, FieldErrors, FieldPath};
+pub use gvk::{GroupResource, GroupVersion, Gvk, Gvr};
+pub use status::{Cause, Reason, Status, StatusDetails};
+
+/// What every fallible step of the API answers: a value or the Status that the client will read.
+pub type ApiResult<T> = Result<T, Box<Status>>;

@@ -1,0 +1,1 @@
+//! Patches, strategic merge and field ownership on JSON values.

@@ -1,0 +1,1 @@
+//! Desired pod, observed containers and now in; runtime actions and status out.

@@ -1,0 +1,1 @@
+//! One file per controller: view, key and now in, a plan out.

@@ -1,0 +1,1 @@
+//! What tests share: an in-process API server, clusters and deadlines.

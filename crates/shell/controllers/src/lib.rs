@@ -1,0 +1,1 @@
+//! Watch, queue, plan, apply: the shells around core/reconcile.

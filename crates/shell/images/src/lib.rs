@@ -1,0 +1,1 @@
+//! The images Tug brings along, and image archives.

@@ -1,0 +1,1 @@
+//! Pod network, service proxy and cluster DNS of one node.

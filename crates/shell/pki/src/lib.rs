@@ -1,0 +1,1 @@
+//! The certificate authority, certificates, service account tokens and kubeconfigs.

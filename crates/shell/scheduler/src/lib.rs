@@ -1,0 +1,1 @@
+//! Watch, place, bind: the shell around core/placement.
