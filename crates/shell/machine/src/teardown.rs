@@ -1,0 +1,48 @@
+//! Taking a node down by what belongs to it: its cgroup, its containerd socket, its mounts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::mount::{MntFlags, umount2};
+
+use crate::{namespaces, processes};
+
+/// How long containers have between SIGTERM and SIGKILL when a whole node goes down.
+pub const CONTAINER_GRACE: Duration = Duration::from_secs(10);
+const DAEMON_GRACE: Duration = Duration::from_secs(3);
+
+/// What a node left on the machine.
+#[derive(Clone, Debug)]
+pub struct Remains {
+    /// The cgroup above all of the node's pods.
+    pub cgroup: String,
+    pub containerd_socket: PathBuf,
+    /// The file that holds the node's mount namespace, where it has one.
+    pub mounts: PathBuf,
+    /// Everything the node mounted lies below.
+    pub dir: PathBuf,
+}
+
+/// Ends containers, shims and containerd, and lets mounts and cgroups go. The node's agent must have ended before.
+pub fn node(remains: &Remains) {
+    processes::end(&processes::in_cgroup(&remains.cgroup), CONTAINER_GRACE);
+    let socket = remains.containerd_socket.display().to_string();
+    let pid_file = remains.containerd_socket.with_extension("pid");
+    processes::end(&processes::Process::read(&pid_file).into_iter().collect::<Vec<_>>(), DAEMON_GRACE);
+    processes::end(&processes::with_argument("-address", &socket), Duration::ZERO);
+    namespaces::release_mounts(&remains.mounts);
+    unmount_below(&remains.dir);
+    for dir in processes::cgroup_dirs(&remains.cgroup) {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+/// Unmounts everything below a directory, last mounted first.
+pub fn unmount_below(dir: &Path) {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return };
+    let points: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+    for point in points.iter().rev().filter(|point| Path::new(point).starts_with(dir)) {
+        let _ = umount2(*point, MntFlags::MNT_DETACH);
+    }
+}
