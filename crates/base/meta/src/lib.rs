@@ -2,7 +2,9 @@
 
 pub mod field;
 pub mod gvk;
+pub mod names;
 pub mod status;
+pub mod time;
 pub mod version;
 
 pub use field::{FieldError, FieldErrors, FieldPath};

@@ -1,0 +1,22 @@
+//! apps/v1 StatefulSet: pods with stable names and storage.
+
+use meta::Gvk;
+
+use super::V1;
+use crate::kind::{Kind, Subresource, texts};
+
+pub fn kind() -> Kind {
+    Kind {
+        short_names: texts(&["sts"]),
+        categories: texts(&["all"]),
+        has_status: true,
+        has_generation: true,
+        subresources: vec![Subresource::speaking(
+            "scale",
+            Gvk::new("autoscaling", "v1", "Scale"),
+            &["get", "patch", "update"],
+        )]
+        .into(),
+        ..Kind::namespaced(V1, "StatefulSet", "statefulsets")
+    }
+}

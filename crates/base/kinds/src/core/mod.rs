@@ -1,0 +1,45 @@
+//! The kinds of the core group.
+
+mod binding;
+mod componentstatus;
+mod configmap;
+mod endpoints;
+mod event;
+mod limitrange;
+mod namespace;
+mod node;
+mod persistentvolume;
+mod persistentvolumeclaim;
+mod pod;
+mod podtemplate;
+mod replicationcontroller;
+mod resourcequota;
+mod secret;
+mod service;
+mod serviceaccount;
+
+use crate::kind::Kind;
+
+const V1: (&str, &str) = ("", "v1");
+
+pub fn kinds() -> Vec<Kind> {
+    vec![
+        binding::kind(),
+        componentstatus::kind(),
+        configmap::kind(),
+        endpoints::kind(),
+        event::kind(),
+        limitrange::kind(),
+        namespace::kind(),
+        node::kind(),
+        persistentvolumeclaim::kind(),
+        persistentvolume::kind(),
+        pod::kind(),
+        podtemplate::kind(),
+        replicationcontroller::kind(),
+        resourcequota::kind(),
+        secret::kind(),
+        serviceaccount::kind(),
+        service::kind(),
+    ]
+}

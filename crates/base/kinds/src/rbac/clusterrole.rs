@@ -1,0 +1,8 @@
+//! rbac.authorization.k8s.io/v1 ClusterRole: permissions on any namespace and on cluster objects.
+
+use super::V1;
+use crate::kind::Kind;
+
+pub fn kind() -> Kind {
+    Kind { validate_name: meta::names::path_segment, ..Kind::cluster(V1, "ClusterRole", "clusterroles") }
+}

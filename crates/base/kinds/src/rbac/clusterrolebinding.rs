@@ -1,0 +1,8 @@
+//! rbac.authorization.k8s.io/v1 ClusterRoleBinding: gives a ClusterRole to subjects everywhere.
+
+use super::V1;
+use crate::kind::Kind;
+
+pub fn kind() -> Kind {
+    Kind { validate_name: meta::names::path_segment, ..Kind::cluster(V1, "ClusterRoleBinding", "clusterrolebindings") }
+}

@@ -1,0 +1,14 @@
+//! The kinds of the rbac.authorization.k8s.io group.
+
+mod clusterrole;
+mod clusterrolebinding;
+mod role;
+mod rolebinding;
+
+use crate::kind::Kind;
+
+const V1: (&str, &str) = ("rbac.authorization.k8s.io", "v1");
+
+pub fn kinds() -> Vec<Kind> {
+    vec![clusterrolebinding::kind(), clusterrole::kind(), rolebinding::kind(), role::kind()]
+}

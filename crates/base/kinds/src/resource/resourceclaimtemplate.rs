@@ -1,0 +1,8 @@
+//! resource.k8s.io/v1 ResourceClaimTemplate: a ResourceClaim to be made per pod.
+
+use super::V1;
+use crate::kind::Kind;
+
+pub fn kind() -> Kind {
+    Kind::namespaced(V1, "ResourceClaimTemplate", "resourceclaimtemplates")
+}
