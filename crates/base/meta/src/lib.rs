@@ -1,8 +1,12 @@
 //! Names, quantities, selectors, Status errors and versions: the vocabulary every other crate shares.
 
 pub mod field;
+pub mod fields;
 pub mod gvk;
+pub mod intstr;
+pub mod labels;
 pub mod names;
+pub mod quantity;
 pub mod status;
 pub mod time;
 pub mod version;

@@ -277,3 +277,45 @@ pub fn percent(value: &str) -> Vec<String> {
     }
     vec![regex_error(PERCENT_MESSAGE, PERCENT_FORMAT, &["1%", "93%"])]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_answers_its_sentence() {
+        type Check = fn(&str) -> Vec<String>;
+        let cases: [(&str, Check, &str, &str); 12] = [
+            ("label", dns_label, "a-1", ""),
+            (
+                "label",
+                dns_label,
+                "A",
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+            ),
+            ("subdomain", dns_subdomain, "a.b-c", ""),
+            (
+                "subdomain",
+                dns_subdomain,
+                "a..b",
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+            ),
+            (
+                "1035",
+                dns1035_label,
+                "1a",
+                "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+            ),
+            ("qualified", qualified_name, "example.com/a_B.c", ""),
+            ("qualified", qualified_name, "/a", "prefix part must be non-empty"),
+            ("value", label_value, "", ""),
+            ("segment", path_segment, "a/b%", "may not contain '/'; may not contain '%'"),
+            ("port", port_name, "-1-", "must contain at least one letter (a-z); must not begin or end with a hyphen"),
+            ("key", config_map_key, "..a", "must not start with '..'"),
+            ("env", env_var_name, "a=b", RELAXED_ENV_MESSAGE),
+        ];
+        for (rule, check, value, expected) in cases {
+            assert_eq!(check(value).join("; "), expected, "{rule} {value:?}");
+        }
+    }
+}
