@@ -33,7 +33,7 @@ pub fn enter_network(path: &Path) -> Result<()> {
 /// Whether mounts made here propagate by default, as they do under systemd.
 pub fn root_is_shared() -> bool {
     let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
-    let root = mounts.lines().filter(|line| line.split(' ').nth(4) == Some("/")).next_back();
+    let root = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
     root.is_some_and(|line| line.split(" - ").next().unwrap_or_default().contains(" shared:"))
 }
 
