@@ -41,7 +41,10 @@ pub fn run(options: &Options) -> Result<()> {
     let program = |name: &str| options.suite.join(name);
     for name in ["e2e.test", "ginkgo", "kubectl"] {
         if !program(name).is_file() {
-            bail!("{} not found; build the suite from Kubernetes' sources and name its folder with --suite", program(name).display());
+            bail!(
+                "{} not found; build the suite from Kubernetes' sources and name its folder with --suite",
+                program(name).display()
+            );
         }
     }
     let tug = run::target("release").join("tug");

@@ -31,7 +31,9 @@ pub fn run() -> Result<()> {
             complaints.push(format!("{name}: opens without a `//!` sentence that says what lives here"));
         }
         lengths.push((text.lines().count(), name.clone()));
-        functions.extend(function_lengths(&text).into_iter().map(|(lines, function)| (lines, format!("{name}: {function}"))));
+        functions.extend(
+            function_lengths(&text).into_iter().map(|(lines, function)| (lines, format!("{name}: {function}"))),
+        );
     }
     println!("{} files, {} lines", lengths.len(), lengths.iter().map(|(lines, _)| lines).sum::<usize>());
     longest("files", lengths);
@@ -48,17 +50,23 @@ fn layer(manifest: &str) -> Option<usize> {
 fn arrows() -> Result<Vec<String>> {
     let metadata = MetadataCommand::new().current_dir(run::top()).no_deps().exec().context("cargo metadata failed")?;
     let mut complaints = Vec::new();
-    let place = |name: &str| metadata.packages.iter().find(|p| p.name == name).and_then(|p| layer(p.manifest_path.as_str()));
+    let place =
+        |name: &str| metadata.packages.iter().find(|p| p.name == name).and_then(|p| layer(p.manifest_path.as_str()));
     for package in &metadata.packages {
         let Some(from) = layer(package.manifest_path.as_str()) else {
             complaints.push(format!("{}: lies in no layer's folder", package.name));
             continue;
         };
         // Tests may reach up to the test kit; what ships may not.
-        for dependency in package.dependencies.iter().filter(|d| d.path.is_some() && d.kind != DependencyKind::Development) {
+        for dependency in
+            package.dependencies.iter().filter(|d| d.path.is_some() && d.kind != DependencyKind::Development)
+        {
             let Some(to) = place(&dependency.name) else { continue };
             if to > from || (to == from && !SIDEWAYS.contains(&LAYERS[from])) {
-                complaints.push(format!("{} ({}) may not depend on {} ({})", package.name, LAYERS[from], dependency.name, LAYERS[to]));
+                complaints.push(format!(
+                    "{} ({}) may not depend on {} ({})",
+                    package.name, LAYERS[from], dependency.name, LAYERS[to]
+                ));
             }
         }
     }
@@ -84,7 +92,9 @@ fn function_lengths(text: &str) -> Vec<(usize, String)> {
     for (start, line) in lines.iter().enumerate() {
         let code = line.trim_start();
         let head = code.split_once("fn ").filter(|(before, _)| {
-            before.split_whitespace().all(|word| word.starts_with("pub") || matches!(word, "async" | "const" | "unsafe" | "extern" | "\"C\""))
+            before.split_whitespace().all(|word| {
+                word.starts_with("pub") || matches!(word, "async" | "const" | "unsafe" | "extern" | "\"C\"")
+            })
         });
         let Some((_, rest)) = head else { continue };
         let closing = format!("{}}}", " ".repeat(line.len() - code.len()));

@@ -49,12 +49,17 @@ fn demo(kubeconfig: &str) -> Result<()> {
         match ask(address) {
             Ok(answer) if answer.starts_with("HTTP/1.1 200") => {
                 let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default().trim().to_owned();
-                println!("the demo Service answers at http://{address} after {:.1} s: {body}", started.elapsed().as_secs_f64());
+                println!(
+                    "the demo Service answers at http://{address} after {:.1} s: {body}",
+                    started.elapsed().as_secs_f64()
+                );
                 return Ok(());
             }
             Ok(answer) if Instant::now() > until => bail!("http://{address} answers: {answer}"),
             Err(error) if Instant::now() > until => {
-                return Err(error).with_context(|| format!("http://{address} does not answer; see `kubectl describe deployment demo`"));
+                return Err(error).with_context(|| {
+                    format!("http://{address} does not answer; see `kubectl describe deployment demo`")
+                });
             }
             _ => sleep(LOOK_AGAIN),
         }
