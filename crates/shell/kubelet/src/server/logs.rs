@@ -260,7 +260,8 @@ impl Changes {
         let directory = path.parent().unwrap_or(Path::new("/"));
         inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
         inotify.add_watch(directory, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
-        let ready = AsyncFd::register(inotify.as_fd().try_clone_to_owned()?)?;
+        // SAFETY: the descriptor is owned by the registration and stays open as long as it.
+        let ready = unsafe { AsyncFd::register(inotify.as_fd().try_clone_to_owned()?) }.map_err(std::io::Error::from)?;
         Ok(Self { inotify, ready })
     }
 
