@@ -34,7 +34,12 @@ const LOCAL_NODE_PORT: Target =
     Target { verdicts: Map::LocalNodePorts, endpoints: Map::LocalNodePortEndpoints, local: true };
 
 /// Plans one service. `slots` holds its numbering before and after.
-pub fn plan(service: &ServiceView, slices: &[&SliceView], config: &ProxyConfig, slots: &mut Slots) -> BTreeMap<Place, Value> {
+pub fn plan(
+    service: &ServiceView,
+    slices: &[&SliceView],
+    config: &ProxyConfig,
+    slots: &mut Slots,
+) -> BTreeMap<Place, Value> {
     let mut plan = Plan { service, old: std::mem::take(slots), slots, places: BTreeMap::new() };
     let ServiceFrontend::Cluster(ips) = &service.frontend else { return plan.places };
     if service.other_proxy {
@@ -130,7 +135,9 @@ impl Plan<'_> {
     /// Clients from outside under external policy Local; without any endpoint the cluster-wide refusal stands.
     fn local(&mut self, frontend: Frontend, target: &Target, local: Option<&[Endpoint]>, exists: bool) {
         match local {
-            Some([]) if exists => drop(self.places.insert(Place(target.verdicts, Key::Frontend(frontend)), Value::Drop)),
+            Some([]) if exists => {
+                drop(self.places.insert(Place(target.verdicts, Key::Frontend(frontend)), Value::Drop))
+            }
             Some([]) | None => {}
             Some(endpoints) => self.frontend(frontend, target, endpoints, Value::Drop),
         }

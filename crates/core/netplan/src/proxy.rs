@@ -53,7 +53,12 @@ pub struct Transaction {
     pub udp_flushes: Vec<UdpFlush>,
     /// Slots that clients with affinity may remember and that now mean something else.
     pub affinity_moves: Vec<Move>,
+    /// Addresses that rules begin and cease to send connections to.
+    pub endpoints_added: Vec<Ipv4Addr>,
+    pub endpoints_removed: Vec<Ipv4Addr>,
 }
+
+type Change = (Place, Option<Value>, Option<Value>);
 
 /// The state. Feed it, then call [`ProxyState::transaction`], or [`ProxyState::full`] to replace the table.
 pub struct ProxyState {
@@ -66,6 +71,8 @@ pub struct ProxyState {
     elements: Elements,
     chains: BTreeSet<Balance>,
     stale: BTreeSet<Key>,
+    /// How many elements send to each address.
+    uses: BTreeMap<Ipv4Addr, u32>,
 }
 
 impl ProxyState {
@@ -79,6 +86,7 @@ impl ProxyState {
             elements: Elements::default(),
             chains: table::chains_in_advance().collect(),
             stale: BTreeSet::new(),
+            uses: BTreeMap::new(),
         };
         state.set_config(config);
         state
@@ -147,20 +155,6 @@ impl ProxyState {
         (self.services.keys().cloned().collect(), self.slice_owner.keys().cloned().collect())
     }
 
-    /// Whether rules would still send new connections to `ip`.
-    pub fn serves(&self, ip: Ipv4Addr) -> bool {
-        self.elements.iter().any(|(_, value)| matches!(value, Value::Endpoint(endpoint) if endpoint.ip == ip))
-    }
-
-    /// Addresses that rules send connections to.
-    pub fn endpoint_ips(&self) -> BTreeSet<Ipv4Addr> {
-        let ip = |value| match value {
-            Value::Endpoint(endpoint) => Some(endpoint.ip),
-            _ => None,
-        };
-        self.elements.iter().filter_map(|(_, value)| ip(value)).collect()
-    }
-
     fn replan(&mut self) {
         for key in std::mem::take(&mut self.stale) {
             let (owner, mut slots, old) = match self.planned.remove(&key) {
@@ -169,7 +163,8 @@ impl ProxyState {
             };
             let new = match self.services.get(&key) {
                 Some(service) => {
-                    let slices: Vec<&SliceView> = self.slices.get(&key).into_iter().flat_map(|all| all.values()).collect();
+                    let slices: Vec<&SliceView> =
+                        self.slices.get(&key).into_iter().flat_map(|all| all.values()).collect();
                     frontends::plan(service, &slices, &self.config, &mut slots)
                 }
                 None => BTreeMap::new(),
@@ -198,7 +193,9 @@ impl ProxyState {
         self.add_chains(&mut script, wanted);
         let all = self.elements.iter().map(|(place, value)| (place, Some(value)));
         let _ = write_command(&mut script, "add", &self.config.table, all);
-        Transaction { script, udp_flushes: self.udp_flushes(&changes), affinity_moves: vec![] }
+        let (endpoints_added, endpoints_removed) = self.count_uses(&changes);
+        let udp_flushes = self.udp_flushes(&changes);
+        Transaction { script, udp_flushes, affinity_moves: vec![], endpoints_added, endpoints_removed }
     }
 
     /// The smallest transaction from what was last given out to what is wanted now; `None` when nothing changed.
@@ -216,7 +213,9 @@ impl ProxyState {
         let added = changes.iter().filter(|(_, _, new)| new.is_some()).map(|(place, _, new)| (place, *new));
         let _ = write_command(&mut script, "add", &table, added);
         let affinity_moves = self.affinity_moves(&changes);
-        Some(Transaction { script, udp_flushes: self.udp_flushes(&changes), affinity_moves })
+        let (endpoints_added, endpoints_removed) = self.count_uses(&changes);
+        let udp_flushes = self.udp_flushes(&changes);
+        Some(Transaction { script, udp_flushes, affinity_moves, endpoints_added, endpoints_removed })
     }
 
     fn add_chains(&mut self, script: &mut String, wanted: Vec<Balance>) {
@@ -227,7 +226,29 @@ impl ProxyState {
         }
     }
 
-    fn udp_flushes(&self, changes: &[(Place, Option<Value>, Option<Value>)]) -> Vec<UdpFlush> {
+    fn count_uses(&mut self, changes: &[Change]) -> (Vec<Ipv4Addr>, Vec<Ipv4Addr>) {
+        let mut touched = BTreeMap::new();
+        for (_, old, new) in changes {
+            for (value, up) in [(old, false), (new, true)] {
+                let Some(Value::Endpoint(endpoint)) = value else { continue };
+                let uses = self.uses.entry(endpoint.ip).or_default();
+                touched.entry(endpoint.ip).or_insert(*uses);
+                *uses = if up { *uses + 1 } else { uses.saturating_sub(1) };
+            }
+        }
+        let (mut added, mut removed) = (vec![], vec![]);
+        for (ip, before) in touched {
+            match (before, self.uses.get(&ip).copied().unwrap_or(0)) {
+                (0, 1..) => added.push(ip),
+                (1.., 0) => removed.push(ip),
+                _ => {}
+            }
+        }
+        self.uses.retain(|_, uses| *uses > 0);
+        (added, removed)
+    }
+
+    fn udp_flushes(&self, changes: &[Change]) -> Vec<UdpFlush> {
         let mut flushes = BTreeSet::new();
         for (place, old, new) in changes {
             match (&place.1, old, new) {
@@ -248,7 +269,7 @@ impl ProxyState {
         flushes.into_iter().collect()
     }
 
-    fn affinity_moves(&self, changes: &[(Place, Option<Value>, Option<Value>)]) -> Vec<Move> {
+    fn affinity_moves(&self, changes: &[Change]) -> Vec<Move> {
         let verdict_map = |map| match map {
             Map::Endpoints => Map::ServiceIps,
             Map::LocalEndpoints => Map::LocalIps,
@@ -260,11 +281,13 @@ impl ProxyState {
             let (ElementKey::Slot(frontend, from), Some(Value::Endpoint(endpoint))) = (&place.1, old) else { continue };
             let verdict = Place(verdict_map(place.0), ElementKey::Frontend(*frontend));
             let sticky = |value: Option<Value>| value.and_then(balance).is_some_and(|chain| chain.sticky.is_some());
-            let was = changes.binary_search_by(|(other, _, _)| other.cmp(&verdict)).ok().and_then(|index| changes[index].1);
+            let was =
+                changes.binary_search_by(|(other, _, _)| other.cmp(&verdict)).ok().and_then(|index| changes[index].1);
             if !sticky(self.elements.get(&verdict)) && !sticky(was) {
                 continue;
             }
-            let to = self.elements.endpoints(place.0, *frontend).find(|(_, kept)| kept == endpoint).map(|(slot, _)| slot);
+            let to =
+                self.elements.endpoints(place.0, *frontend).find(|(_, kept)| kept == endpoint).map(|(slot, _)| slot);
             moves.push(Move { frontend: *frontend, from: *from, to });
         }
         moves

@@ -56,68 +56,104 @@ const TWO: &str = "slice default/web-1 web http/tcp/8080 : 10.200.1.3@n1 10.200.
 
 #[test]
 fn a_service_appears_grows_shrinks_and_goes() {
-    check("", &format!("{WEB}\n{TWO}"), expect![[r#"
+    check(
+        "",
+        &format!("{WEB}\n{TWO}"),
+        expect![[r#"
         add service_ips { 10.96.0.20 . tcp . 80 : goto lb_2 }
         add eps { 10.96.0.20 . tcp . 80 . 0 : 10.200.1.3 . 8080, 10.96.0.20 . tcp . 80 . 1 : 10.200.2.4 . 8080 }
         add cluster_ips { 10.96.0.20 }
         add hairpin { 10.200.1.3 . 10.200.1.3 }
-    "#]]);
-    check(WEB, TWO, expect![[r#"
+    "#]],
+    );
+    check(
+        WEB,
+        TWO,
+        expect![[r#"
         delete no_endpoints { 10.96.0.20 . tcp . 80 }
         add service_ips { 10.96.0.20 . tcp . 80 : goto lb_2 }
         add eps { 10.96.0.20 . tcp . 80 . 0 : 10.200.1.3 . 8080, 10.96.0.20 . tcp . 80 . 1 : 10.200.2.4 . 8080 }
         add hairpin { 10.200.1.3 . 10.200.1.3 }
-    "#]]);
-    check(&format!("{WEB}\n{TWO}"), "slice default/web-1 web http/tcp/8080 : 10.200.2.4@n2", expect![[r#"
+    "#]],
+    );
+    check(
+        &format!("{WEB}\n{TWO}"),
+        "slice default/web-1 web http/tcp/8080 : 10.200.2.4@n2",
+        expect![[r#"
         delete service_ips { 10.96.0.20 . tcp . 80 }
         delete eps { 10.96.0.20 . tcp . 80 . 0, 10.96.0.20 . tcp . 80 . 1 }
         delete hairpin { 10.200.1.3 . 10.200.1.3 }
         add service_ips { 10.96.0.20 . tcp . 80 : goto lb_1 }
         add eps { 10.96.0.20 . tcp . 80 . 0 : 10.200.2.4 . 8080 }
-    "#]]);
-    check(&format!("{WEB}\n{TWO}"), "gone default/web-1", expect![[r#"
+    "#]],
+    );
+    check(
+        &format!("{WEB}\n{TWO}"),
+        "gone default/web-1",
+        expect![[r#"
         delete service_ips { 10.96.0.20 . tcp . 80 }
         delete eps { 10.96.0.20 . tcp . 80 . 0, 10.96.0.20 . tcp . 80 . 1 }
         delete hairpin { 10.200.1.3 . 10.200.1.3 }
         add no_endpoints { 10.96.0.20 . tcp . 80 : goto reject_it }
-    "#]]);
-    check(&format!("{WEB}\n{TWO}"), "gone default/web", expect![[r#"
+    "#]],
+    );
+    check(
+        &format!("{WEB}\n{TWO}"),
+        "gone default/web",
+        expect![[r#"
         delete service_ips { 10.96.0.20 . tcp . 80 }
         delete eps { 10.96.0.20 . tcp . 80 . 0, 10.96.0.20 . tcp . 80 . 1 }
         delete cluster_ips { 10.96.0.20 }
         delete hairpin { 10.200.1.3 . 10.200.1.3 }
-    "#]]);
-    check(&format!("{WEB}\n{TWO}"), TWO, expect![[r#"
+    "#]],
+    );
+    check(
+        &format!("{WEB}\n{TWO}"),
+        TWO,
+        expect![[r#"
         nothing
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_terminating_endpoint_serves_only_when_no_other_does() {
     let both = format!("{WEB}\n{TWO}");
-    check(&both, "slice default/web-1 web http/tcp/8080 : 10.200.1.3@n1!terminating 10.200.2.4@n2", expect![[r#"
+    check(
+        &both,
+        "slice default/web-1 web http/tcp/8080 : 10.200.1.3@n1!terminating 10.200.2.4@n2",
+        expect![[r#"
         delete service_ips { 10.96.0.20 . tcp . 80 }
         delete eps { 10.96.0.20 . tcp . 80 . 0, 10.96.0.20 . tcp . 80 . 1 }
         add service_ips { 10.96.0.20 . tcp . 80 : goto lb_1 }
         add eps { 10.96.0.20 . tcp . 80 . 0 : 10.200.2.4 . 8080 }
-    "#]]);
-    check(&both, "slice default/web-1 web http/tcp/8080 : 10.200.1.3@n1!terminating 10.200.2.4@n2!unready", expect![[r#"
+    "#]],
+    );
+    check(
+        &both,
+        "slice default/web-1 web http/tcp/8080 : 10.200.1.3@n1!terminating 10.200.2.4@n2!unready",
+        expect![[r#"
         delete service_ips { 10.96.0.20 . tcp . 80 }
         delete eps { 10.96.0.20 . tcp . 80 . 1 }
         add service_ips { 10.96.0.20 . tcp . 80 : goto lb_1 }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn node_ports_and_outside_addresses_follow_the_traffic_policy() {
-    check(TWO, "service default/web 10.96.0.20 http/tcp/80/30080 external=1.2.3.4", expect![[r#"
+    check(
+        TWO,
+        "service default/web 10.96.0.20 http/tcp/80/30080 external=1.2.3.4",
+        expect![[r#"
         add service_ips { 1.2.3.4 . tcp . 80 : goto lb_2, 10.96.0.20 . tcp . 80 : goto lb_2 }
         add nodeports { tcp . 30080 : goto np_2 }
         add eps { 1.2.3.4 . tcp . 80 . 0 : 10.200.1.3 . 8080, 1.2.3.4 . tcp . 80 . 1 : 10.200.2.4 . 8080, 10.96.0.20 . tcp . 80 . 0 : 10.200.1.3 . 8080, 10.96.0.20 . tcp . 80 . 1 : 10.200.2.4 . 8080 }
         add np_eps { tcp . 30080 . 0 : 10.200.1.3 . 8080, tcp . 30080 . 1 : 10.200.2.4 . 8080 }
         add cluster_ips { 10.96.0.20 }
         add hairpin { 10.200.1.3 . 10.200.1.3 }
-    "#]]);
+    "#]],
+    );
     check(
         TWO,
         "service default/web 10.96.0.20 http/tcp/80/30080 lb=1.2.3.4 external-policy=Local from=9.0.0.0/8",
@@ -156,7 +192,10 @@ fn node_ports_and_outside_addresses_follow_the_traffic_policy() {
 fn udp_flows_of_gone_endpoints_are_flushed() {
     let service = "service default/dns 10.96.0.30 d/udp/53/30053\n";
     let slice = "slice default/d dns d/udp/53 : 10.200.1.3@n1 10.200.2.4@n2";
-    check(&format!("{service}{slice}"), "slice default/d dns d/udp/53 : 10.200.2.4@n2", expect![[r#"
+    check(
+        &format!("{service}{slice}"),
+        "slice default/d dns d/udp/53 : 10.200.2.4@n2",
+        expect![[r#"
         delete service_ips { 10.96.0.30 . udp . 53 }
         delete nodeports { udp . 30053 }
         delete eps { 10.96.0.30 . udp . 53 . 0, 10.96.0.30 . udp . 53 . 1 }
@@ -168,8 +207,12 @@ fn udp_flows_of_gone_endpoints_are_flushed() {
         add np_eps { udp . 30053 . 0 : 10.200.2.4 . 53 }
         flush udp . 30053 -> 10.200.1.3:53
         flush 10.96.0.30 . udp . 53 -> 10.200.1.3:53
-    "#]]);
-    check(service, slice, expect![[r#"
+    "#]],
+    );
+    check(
+        service,
+        slice,
+        expect![[r#"
         delete no_endpoints { 10.96.0.30 . udp . 53 }
         delete no_endpoints_np { udp . 30053 }
         add service_ips { 10.96.0.30 . udp . 53 : goto lb_2 }
@@ -179,13 +222,17 @@ fn udp_flows_of_gone_endpoints_are_flushed() {
         add hairpin { 10.200.1.3 . 10.200.1.3 }
         flush udp . 30053 -> *
         flush 10.96.0.30 . udp . 53 -> *
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn affinity_follows_endpoints_to_their_new_slots() {
     let service = "service default/web 10.96.0.20 http/tcp/80 affinity=10\n";
-    check(service, TWO, expect![[r#"
+    check(
+        service,
+        TWO,
+        expect![[r#"
         add chain ip t lb_go_s10
         flush chain ip t lb_go_s10
         table ip t {
@@ -196,8 +243,12 @@ fn affinity_follows_endpoints_to_their_new_slots() {
         add service_ips { 10.96.0.20 . tcp . 80 : goto lb_2_s10 }
         add eps { 10.96.0.20 . tcp . 80 . 0 : 10.200.1.3 . 8080, 10.96.0.20 . tcp . 80 . 1 : 10.200.2.4 . 8080 }
         add hairpin { 10.200.1.3 . 10.200.1.3 }
-    "#]]);
-    check(&format!("{service}{TWO}"), "slice default/web-1 web http/tcp/8080 : 10.200.2.4@n2", expect![[r#"
+    "#]],
+    );
+    check(
+        &format!("{service}{TWO}"),
+        "slice default/web-1 web http/tcp/8080 : 10.200.2.4@n2",
+        expect![[r#"
         add chain ip t lb_go_s10
         flush chain ip t lb_go_s10
         table ip t {
@@ -211,43 +262,60 @@ fn affinity_follows_endpoints_to_their_new_slots() {
         add eps { 10.96.0.20 . tcp . 80 . 0 : 10.200.2.4 . 8080 }
         affinity 10.96.0.20 . tcp . 80 slot 0 -> None
         affinity 10.96.0.20 . tcp . 80 slot 1 -> Some(0)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn two_services_with_one_external_address_share_it_in_order() {
     let a = "service a/s 10.96.0.21 http/tcp/80 external=1.2.3.4\nslice a/s s http/tcp/1 : 10.200.1.1";
     let b = "service b/s 10.96.0.22 http/tcp/80 external=1.2.3.4\nslice b/s s http/tcp/2 : 10.200.1.2";
-    check(b, a, expect![[r#"
+    check(
+        b,
+        a,
+        expect![[r#"
         delete eps { 1.2.3.4 . tcp . 80 . 0 }
         add service_ips { 10.96.0.21 . tcp . 80 : goto lb_1 }
         add eps { 1.2.3.4 . tcp . 80 . 0 : 10.200.1.1 . 1, 10.96.0.21 . tcp . 80 . 0 : 10.200.1.1 . 1 }
         add cluster_ips { 10.96.0.21 }
         add hairpin { 10.200.1.1 . 10.200.1.1 }
-    "#]]);
-    check(&format!("{a}\n{b}"), "gone a/s", expect![[r#"
+    "#]],
+    );
+    check(
+        &format!("{a}\n{b}"),
+        "gone a/s",
+        expect![[r#"
         delete service_ips { 10.96.0.21 . tcp . 80 }
         delete eps { 1.2.3.4 . tcp . 80 . 0, 10.96.0.21 . tcp . 80 . 0 }
         delete cluster_ips { 10.96.0.21 }
         delete hairpin { 10.200.1.1 . 10.200.1.1 }
         add eps { 1.2.3.4 . tcp . 80 . 0 : 10.200.1.2 . 2 }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn hints_choose_the_zone_only_when_all_have_them() {
-    check(WEB, "slice default/web-1 web http/tcp/8080 : 10.200.1.3@n1~a 10.200.2.4@n2~b", expect![[r#"
+    check(
+        WEB,
+        "slice default/web-1 web http/tcp/8080 : 10.200.1.3@n1~a 10.200.2.4@n2~b",
+        expect![[r#"
         delete no_endpoints { 10.96.0.20 . tcp . 80 }
         add service_ips { 10.96.0.20 . tcp . 80 : goto lb_1 }
         add eps { 10.96.0.20 . tcp . 80 . 0 : 10.200.1.3 . 8080 }
         add hairpin { 10.200.1.3 . 10.200.1.3 }
-    "#]]);
-    check(WEB, "slice default/web-1 web http/tcp/8080 : 10.200.1.3@n1~b 10.200.2.4@n2", expect![[r#"
+    "#]],
+    );
+    check(
+        WEB,
+        "slice default/web-1 web http/tcp/8080 : 10.200.1.3@n1~b 10.200.2.4@n2",
+        expect![[r#"
         delete no_endpoints { 10.96.0.20 . tcp . 80 }
         add service_ips { 10.96.0.20 . tcp . 80 : goto lb_2 }
         add eps { 10.96.0.20 . tcp . 80 . 0 : 10.200.1.3 . 8080, 10.96.0.20 . tcp . 80 . 1 : 10.200.2.4 . 8080 }
         add hairpin { 10.200.1.3 . 10.200.1.3 }
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -261,7 +329,8 @@ fn affinity_listing_is_rewritten() {
     expect![[r#"
         delete element ip t affinity { 10.200.1.9 . 10.96.0.20 . tcp . 80, 10.200.1.8 . 10.96.0.20 . tcp . 80 }
         add element ip t affinity { 10.200.1.9 . 10.96.0.20 . tcp . 80 timeout 10s expires 7s : 0 }
-    "#]].assert_eq(&crate::affinity::rewrite("t", &listing, &moves));
+    "#]]
+    .assert_eq(&crate::affinity::rewrite("t", &listing, &moves));
 }
 
 mod histories {
@@ -269,14 +338,16 @@ mod histories {
     use proptest::prelude::*;
 
     fn line() -> impl Strategy<Value = String> {
-        let policy = prop_oneof![Just(""), Just(" external-policy=Local"), Just(" internal=Local"), Just(" affinity=5")];
+        let policy =
+            prop_oneof![Just(""), Just(" external-policy=Local"), Just(" internal=Local"), Just(" affinity=5")];
         let node_port = prop_oneof![Just(""), Just("/30080"), Just("/30081")];
         let outside = prop_oneof![Just(""), Just(" external=1.2.3.4"), Just(" lb=1.2.3.4 from=9.0.0.0/8")];
         let service = (0..4u8, node_port, policy, outside).prop_map(|(n, port, policy, outside)| {
             format!("service ns/s{n} 10.96.0.{n} http/tcp/80{port} d/udp/53{outside}{policy}")
         });
         let state = prop_oneof![Just(""), Just("!terminating"), Just("!unready")];
-        let endpoint = (1..9u8, 1..3u8, state).prop_map(|(ip, node, state)| format!("10.200.{node}.{ip}@n{node}{state}"));
+        let endpoint =
+            (1..9u8, 1..3u8, state).prop_map(|(ip, node, state)| format!("10.200.{node}.{ip}@n{node}{state}"));
         let slice = (0..4u8, 0..4u8, proptest::collection::vec(endpoint, 0..5)).prop_map(|(n, s, endpoints)| {
             format!("slice ns/x{n} s{s} http/tcp/8080 d/udp/53 : {}", endpoints.join(" "))
         });
@@ -306,10 +377,13 @@ mod histories {
 
     /// Slots depend on history by design; what must not is which endpoints a frontend has.
     fn without_slots(table: &BTreeMap<(String, String), String>) -> Vec<String> {
-        let mut all: Vec<String> = table.iter().map(|((map, key), value)| {
-            let key = if map.ends_with("eps") { key.rsplit_once(" . ").unwrap().0 } else { key };
-            format!("{map} {key} {value}")
-        }).collect();
+        let mut all: Vec<String> = table
+            .iter()
+            .map(|((map, key), value)| {
+                let key = if map.ends_with("eps") { key.rsplit_once(" . ").unwrap().0 } else { key };
+                format!("{map} {key} {value}")
+            })
+            .collect();
         all.sort();
         all
     }

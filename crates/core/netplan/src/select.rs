@@ -80,5 +80,7 @@ fn by_topology(ready: &[(Endpoint, &EndpointView)], node: &NodeIdentity) -> Vec<
         let chosen: Vec<_> = ready.iter().filter(|(_, view)| hints(view).contains(wanted)).map(|(e, _)| *e).collect();
         (!chosen.is_empty()).then_some(chosen)
     };
-    pick(Some(&node.name), |view| &view.nodes).or_else(|| pick(node.zone.as_ref(), |view| &view.zones)).unwrap_or_else(all)
+    pick(Some(&node.name), |view| &view.nodes)
+        .or_else(|| pick(node.zone.as_ref(), |view| &view.zones))
+        .unwrap_or_else(all)
 }

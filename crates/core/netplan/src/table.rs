@@ -112,7 +112,10 @@ pub fn write_base(out: &mut String, config: &ProxyConfig) -> fmt::Result {
     let table = &config.table;
     let cidrs = |all: &[(std::net::Ipv4Addr, u8)]| list(all.iter().map(|(ip, length)| format!("{ip}/{length}")));
     let (mark, entries) = (format!("{MASQUERADE_MARK:#x}"), AFFINITY_ENTRIES_MAX);
-    let dns = config.dns.map(|dns| format!("dnat to {}:{};", dns.listener.ip(), dns.listener.port())).unwrap_or_default();
+    let dns = config
+        .dns
+        .map(|dns| format!("meta l4proto {{ tcp, udp }} dnat ip to {}:{};", dns.listener.ip(), dns.listener.port()))
+        .unwrap_or_default();
     writeln!(
         out,
         "add table ip {table}

@@ -117,10 +117,11 @@ pub fn parse_cidr(text: &str) -> Option<(Ipv4Addr, u8)> {
 impl From<&Service> for ServiceView {
     fn from(service: &Service) -> Self {
         let spec = service.spec.clone().unwrap_or_default();
-        let ips: Vec<IpAddr> = spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.iter()).fold(vec![], |mut all, ip| {
-            all.extend(ip.parse::<IpAddr>().ok().filter(|ip| !all.contains(ip)));
-            all
-        });
+        let ips: Vec<IpAddr> =
+            spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.iter()).fold(vec![], |mut all, ip| {
+                all.extend(ip.parse::<IpAddr>().ok().filter(|ip| !all.contains(ip)));
+                all
+            });
         let frontend = match (spec.type_.as_deref(), spec.cluster_ip.as_deref()) {
             (Some("ExternalName"), _) => Frontend::External(spec.external_name.clone().unwrap_or_default()),
             (_, Some("None")) => Frontend::Headless,
@@ -135,7 +136,8 @@ impl From<&Service> for ServiceView {
                 node_port: port.node_port.and_then(port_number).unwrap_or(0),
             })
         });
-        let ingress = service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|l| l.ingress.iter().flatten());
+        let ingress =
+            service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|l| l.ingress.iter().flatten());
         let affinity_seconds = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
             config.and_then(|c| c.timeout_seconds).unwrap_or(AFFINITY_SECONDS_DEFAULT).max(1).unsigned_abs()
