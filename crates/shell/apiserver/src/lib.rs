@@ -1,1 +1,37 @@
-//! The Kubernetes API: one request path of small layers over one generic engine.
+//! The API server: one generic engine over the kind table, its cache, and the path of a request through it.
+
+pub mod admission;
+pub mod body;
+mod bootstrap;
+pub mod cache;
+mod call;
+mod codec;
+mod columns;
+pub mod config;
+pub mod connect;
+mod convert;
+mod custom;
+mod discovery;
+pub mod engine;
+mod health;
+pub mod info;
+mod layers;
+pub mod limits;
+mod metrics;
+mod output;
+mod pages;
+pub mod registry;
+mod route;
+mod selector;
+mod server;
+mod stack;
+pub mod subresources;
+mod verbs;
+mod warnings;
+
+pub use admission::{Admission, AdmissionRequest, Operation};
+pub use config::{Authenticator, Authorizer, Config, Impersonator, Page};
+pub use connect::Connector;
+pub use engine::Engine;
+pub use server::{ApiServer, PeerAddress, PeerCertificates, StartError};
+pub use subresources::VirtualResource;

@@ -1,0 +1,92 @@
+//! One resource request with everything a verb needs to answer it.
+
+use access::User;
+use meta::{ApiResult, Status};
+
+use crate::cache::Filter;
+use crate::engine::Engine;
+use crate::info::{Query, RequestInfo};
+use crate::output::Output;
+use crate::registry::Served;
+use crate::selector::{FieldSelector, LabelSelector};
+
+pub struct Call<'a> {
+    pub engine: &'a Engine,
+    pub served: &'a Served,
+    pub info: &'a RequestInfo,
+    pub query: &'a Query,
+    pub user: User,
+    pub output: Output,
+}
+
+/// What every write may ask for in its query.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub field_manager: String,
+    pub field_validation: FieldValidation,
+    pub force: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+impl Call<'_> {
+    /// The namespace of the object asked for; empty for cluster-wide kinds.
+    pub fn namespace(&self) -> &str {
+        if self.served.is_namespaced() { &self.info.namespace } else { "" }
+    }
+
+    pub fn write_options(&self) -> ApiResult<WriteOptions> {
+        let mut dry_run = false;
+        for value in self.query.all("dryRun").filter(|value| !value.is_empty()) {
+            if value != "All" {
+                return Err(Status::bad_request(format!(
+                    "dryRun: Unsupported value: {value:?}: supported values: \"All\""
+                )));
+            }
+            dry_run = true;
+        }
+        let field_validation = match self.query.get("fieldValidation") {
+            "" | "Warn" => FieldValidation::Warn,
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                return Err(Status::bad_request(format!(
+                    "fieldValidation: Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+                )));
+            }
+        };
+        let field_manager = self.query.get("fieldManager").to_owned();
+        if field_manager.len() > 128 {
+            return Err(Status::bad_request("fieldManager: Too long: may not be more than 128 bytes"));
+        }
+        Ok(WriteOptions { dry_run, field_manager, field_validation, force: self.query.flag("force") })
+    }
+
+    /// What a list, watch or deletecollection selects.
+    pub fn filter(&self) -> ApiResult<Filter> {
+        let mut fields = FieldSelector::parse(self.query.get("fieldSelector"))?;
+        for path in fields.paths() {
+            let generic = path == "metadata.name" || (path == "metadata.namespace" && self.served.is_namespaced());
+            if !generic && self.served.field_reader(path).is_none() {
+                return Err(Status::bad_request(format!("field label not supported: {path}")));
+            }
+        }
+        let name = fields.exact("metadata.name").map(str::to_owned);
+        if name.is_some() {
+            fields = fields.without_exact("metadata.name");
+        }
+        let mut namespace = (!self.namespace().is_empty()).then(|| self.namespace().to_owned());
+        if namespace.is_none() {
+            namespace = fields.exact("metadata.namespace").map(str::to_owned);
+        }
+        let name = name.or_else(|| (!self.info.name.is_empty()).then(|| self.info.name.clone()));
+        Ok(Filter { namespace, name, labels: LabelSelector::parse(self.query.get("labelSelector"))?, fields })
+    }
+}

@@ -1,0 +1,81 @@
+//! From coordinates to a verb: the only place that looks a kind up for a request.
+
+use std::sync::Arc;
+
+use access::User;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode};
+use meta::{ApiResult, Reason, Status};
+
+use crate::body::{self, Body};
+use crate::call::Call;
+use crate::connect::CONNECTED;
+use crate::engine::Engine;
+use crate::info::{Query, RequestInfo};
+use crate::verbs::{create, delete, list, patch, update, watch};
+use crate::{output, pages};
+
+pub async fn route(
+    engine: &Arc<Engine>,
+    info: &RequestInfo,
+    query: &Query,
+    user: User,
+    request: Request<Body>,
+) -> ApiResult<Response<Body>> {
+    if !info.is_resource {
+        return pages::answer(engine, info, query, &request.into_parts().0.headers).await;
+    }
+    let registry = engine.registry();
+    let Some(served) = registry.find(&info.group, &info.version, &info.resource) else {
+        return Ok(not_found());
+    };
+    if info.verb == "options" {
+        return Ok(body::text(StatusCode::OK, ""));
+    }
+    let is_head = request.method() == Method::HEAD;
+    let output = output::negotiate(request.headers(), query.flag("pretty"))?;
+    let call = Call { engine, served, info, query, user, output };
+    if !call.info.subresource.is_empty() {
+        return subresource(&call, request).await;
+    }
+    let verb = if info.verb == "watch" && !info.name.is_empty() { "watch" } else { info.verb.as_str() };
+    if !served.kind.verbs.allows(verb) {
+        return Err(method_not_allowed());
+    }
+    let answer: BoxFuture<'_, ApiResult<Response<Body>>> = match verb {
+        "get" => list::get(&call).boxed(),
+        "list" => list::list(&call).boxed(),
+        "watch" => watch::watch(&call).boxed(),
+        "create" => create::create(&call, request).boxed(),
+        "update" => update::update(&call, request).boxed(),
+        "patch" => patch::patch(&call, request).boxed(),
+        "delete" => delete::delete(&call, request).boxed(),
+        "deletecollection" => delete::delete_collection(&call, request).boxed(),
+        _ => return Err(method_not_allowed()),
+    };
+    let response = answer.await;
+    if is_head { response.map(|response| response.map(|_| body::empty())) } else { response }
+}
+
+async fn subresource(call: &Call<'_>, request: Request<Body>) -> ApiResult<Response<Body>> {
+    let name = call.info.subresource.as_str();
+    if !call.served.serves_subresource(name) {
+        return Ok(not_found());
+    }
+    if CONNECTED.contains(&name) {
+        let Some(connector) = &call.engine.config.connector else { return Ok(not_found()) };
+        let object = call.engine.read_existing(call.served, call.namespace(), &call.info.name).await?;
+        return connector.connect(call.engine, call.info, call.query, &object.value, request).await;
+    }
+    crate::subresources::answer(call, request).boxed().await
+}
+
+/// What is served nowhere is answered in plain text, as upstream does.
+pub fn not_found() -> Response<Body> {
+    body::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+pub fn method_not_allowed() -> Box<Status> {
+    Status::failure(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+}

@@ -1,0 +1,39 @@
+//! The path of a request, top to bottom. Each step is one file of `layers`.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+
+use crate::body::{self, Body};
+use crate::engine::Engine;
+use crate::info::{Query, RequestInfo};
+use crate::layers::{authentication, authorization, flow, isolation, observation, time};
+use crate::route;
+
+/// Answers one request; never fails and never panics.
+pub async fn answer(engine: Arc<Engine>, request: Request<Body>) -> Response<Body> {
+    let query = Query::parse(request.uri().query());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let observed = observation::Observed::start(&engine, &info);
+    let response =
+        isolation::isolate(&engine, &info, async { time::limit(&info, inner(&engine, &info, &query, request)).await });
+    let response = response.await.unwrap_or_else(|status| body::status(&status));
+    observed.finish(response)
+}
+
+async fn inner(
+    engine: &Arc<Engine>,
+    info: &RequestInfo,
+    query: &Query,
+    request: Request<Body>,
+) -> meta::ApiResult<Response<Body>> {
+    let (mut parts, body) = request.into_parts();
+    let user = authentication::authenticate(engine, &parts).await?;
+    let user = authentication::impersonate(engine, &parts, user).await?;
+    let permit = flow::admit(engine, info)?;
+    authorization::authorize(engine, info, &user).await?;
+    parts.extensions.insert(user.clone());
+    let response = route::route(engine, info, query, user, Request::from_parts(parts, body)).await;
+    drop(permit);
+    response
+}

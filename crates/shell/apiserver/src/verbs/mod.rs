@@ -1,0 +1,9 @@
+//! The verbs, one file each, the same for every kind.
+
+pub mod create;
+pub mod delete;
+pub mod list;
+pub mod metadata;
+pub mod patch;
+pub mod update;
+pub mod watch;

@@ -1,0 +1,186 @@
+//! update: replace an object that is still as the client knows it.
+
+use http::{Request, Response, StatusCode};
+use meta::{ApiResult, Status};
+use serde_json::Value;
+
+use super::create::admission;
+use super::{delete, metadata};
+use crate::body::{self, Body};
+use crate::call::{Call, WriteOptions};
+use crate::engine::{Stored, set_revision};
+use crate::limits::WRITE_RETRIES_MAX;
+use crate::{codec, convert, warnings};
+
+/// Which part of the object a write may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything but the status, where the kind has one.
+    Main,
+    Status,
+    /// One subresource that changes what its own code decides: scale, binding, resize.
+    Special,
+}
+
+pub async fn update(call: &Call<'_>, request: Request<Body>) -> ApiResult<Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let options = call.write_options()?;
+    let bytes = body::read(body).await?;
+    let decoded = codec::decode(call.served, &parts.headers, &bytes, options.field_validation)?;
+    let part = if call.info.subresource == "status" { Part::Status } else { Part::Main };
+    let mut all_warnings = decoded.warnings;
+    let updated = write(call, &options, part, true, |_| Ok(decoded.value.clone())).await?;
+    all_warnings.extend((call.served.kind.warnings)(&updated));
+    let mut response = call.output.object(call.served, call.query, StatusCode::OK, &updated)?;
+    warnings::attach(&mut response, &all_warnings);
+    Ok(response)
+}
+
+/// Reads, changes and stores until nobody else was faster. `change` sees the current object in the served version and
+/// answers the wanted one. With `once`, a client that names a version gets the conflict instead of another attempt.
+pub async fn write(
+    call: &Call<'_>,
+    options: &WriteOptions,
+    part: Part,
+    once: bool,
+    mut change: impl FnMut(&Value) -> ApiResult<Value>,
+) -> ApiResult<Value> {
+    let name = call.info.name.as_str();
+    for _ in 0..WRITE_RETRIES_MAX {
+        let old = call.engine.read_existing(call.served, call.namespace(), name).await?;
+        let view = convert::view(call.served, &old.value);
+        let new = change(&view)?;
+        let named_version = !metadata::text(&new, "resourceVersion").is_empty();
+        if let Some(written) = attempt(call, options, part, &old, &view, new).await? {
+            return Ok(written);
+        }
+        if once && named_version {
+            break;
+        }
+    }
+    Err(Status::modified(&call.served.resource(), name))
+}
+
+/// One try; `None` if the object changed in between.
+async fn attempt(
+    call: &Call<'_>,
+    options: &WriteOptions,
+    part: Part,
+    stored: &Stored,
+    old: &Value,
+    mut new: Value,
+) -> ApiResult<Option<Value>> {
+    let (served, name) = (call.served, call.info.name.as_str());
+    check_identity(call, old, &mut new)?;
+    (served.kind.default)(&mut new);
+    match part {
+        Part::Main => keep_status(call, &mut new, old),
+        Part::Status => new = only_status(new, old),
+        Part::Special => {}
+    }
+    let request = admission(call, name, options, Some(old));
+    for plugin in &call.engine.config.admission {
+        plugin.mutate(&request, &mut new).await?;
+    }
+    if part == Part::Main {
+        (served.kind.prepare_update)(&mut new, old);
+    }
+    let mut errors = metadata::carry_over(served, &mut new, old);
+    errors.extend(metadata::validate(served, &new));
+    match part {
+        Part::Main => {
+            errors.extend((served.kind.validate)(&new));
+            errors.extend((served.kind.validate_update)(&new, old));
+        }
+        Part::Status => errors.extend((served.kind.validate_status)(&new, old)),
+        Part::Special => {}
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid(&served.kind.group, &served.kind.kind, name, &errors));
+    }
+    for plugin in &call.engine.config.admission {
+        plugin.validate(&request, &new).await?;
+    }
+    if options.dry_run {
+        set_revision(&mut new, stored.revision);
+        return Ok(Some(new));
+    }
+    if delete::is_finished(served, &new, old) {
+        let removed = call.engine.remove(served, (call.namespace(), name), stored.revision).await?;
+        return Ok(removed.then_some(new));
+    }
+    let mut bytes = new.clone();
+    convert::to_stored(served, &mut bytes);
+    let Some(revision) = call.engine.replace(served, (call.namespace(), name), stored, &bytes).await? else {
+        return Ok(None);
+    };
+    set_revision(&mut new, revision);
+    for plugin in &call.engine.config.admission {
+        plugin.committed(&request, &new).await;
+    }
+    Ok(Some(new))
+}
+
+/// Name, namespace, uid and version of the new object must be those of the old one, where it states them.
+fn check_identity(call: &Call<'_>, old: &Value, new: &mut Value) -> ApiResult<()> {
+    let (served, name) = (call.served, call.info.name.as_str());
+    metadata::settle_namespace(served, call.namespace(), new)?;
+    match metadata::text(new, "name") {
+        "" => {
+            if let Some(metadata) = metadata::metadata_mut(new) {
+                metadata.insert("name".to_owned(), name.into());
+            }
+        }
+        found if found == name => {}
+        found => {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({found}) does not match the name on the URL ({name})"
+            )));
+        }
+    }
+    let (uid, own_uid) = (metadata::text(new, "uid"), metadata::text(old, "uid"));
+    if !uid.is_empty() && uid != own_uid {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {own_uid}");
+        return Err(Status::conflict(&served.resource(), name, &why));
+    }
+    let version = metadata::text(new, "resourceVersion");
+    if !version.is_empty() && version != "0" && version != metadata::text(old, "resourceVersion") {
+        return Err(Status::modified(&served.resource(), name));
+    }
+    Ok(())
+}
+
+/// A write to the main resource cannot touch the status.
+fn keep_status(call: &Call<'_>, new: &mut Value, old: &Value) {
+    if !call.served.kind.has_status {
+        return;
+    }
+    let Some(fields) = new.as_object_mut() else { return };
+    match old.get("status") {
+        Some(status) => drop(fields.insert("status".to_owned(), status.clone())),
+        None => drop(fields.remove("status")),
+    }
+}
+
+/// Metadata that writers of a status may change beside it.
+const STATUS_METADATA: [&str; 3] = ["annotations", "labels", "finalizers"];
+
+/// A write to the status touches nothing else but a little metadata.
+fn only_status(new: Value, old: &Value) -> Value {
+    let mut result = old.clone();
+    let (Some(fields), Some(given)) = (result.as_object_mut(), new.as_object()) else { return result };
+    match given.get("status") {
+        Some(status) => drop(fields.insert("status".to_owned(), status.clone())),
+        None => drop(fields.remove("status")),
+    }
+    let given = metadata::metadata(&new).clone();
+    if let Some(metadata) = metadata::metadata_mut(&mut result) {
+        for field in STATUS_METADATA {
+            match given.get(field) {
+                Some(value) => drop(metadata.insert(field.to_owned(), value.clone())),
+                None => drop(metadata.remove(field)),
+            }
+        }
+    }
+    result
+}
