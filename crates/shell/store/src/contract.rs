@@ -29,6 +29,27 @@ pub struct Range {
     pub end: Bytes,
 }
 
+impl Range {
+    /// All keys that begin with `prefix`, which may be empty.
+    pub fn prefix(prefix: impl Into<Bytes>) -> Self {
+        let start: Bytes = prefix.into();
+        let mut end = start.to_vec();
+        while end.last() == Some(&0xff) {
+            end.pop();
+        }
+        match end.last_mut() {
+            Some(last) => *last += 1,
+            // No key of a registry begins with this byte sequence, which is above every UTF-8 text.
+            None => end = vec![0xff; 8],
+        }
+        Self { start, end: end.into() }
+    }
+
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.start[..] <= *key && *key < self.end[..]
+    }
+}
+
 /// Part of a range as it stood at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
