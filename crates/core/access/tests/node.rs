@@ -1,4 +1,5 @@
 //! What a kubelet may read and write: a small cluster, then one request per line.
+#![allow(clippy::unwrap_used)]
 
 use access::node_restriction::{self, Objects, Refusal, Write};
 use access::{Attributes, Decision, NodeGraph, User, node};

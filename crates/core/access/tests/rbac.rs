@@ -1,4 +1,5 @@
 //! Tables: roles and bindings as YAML, then one request per line with the answer it must get.
+#![allow(clippy::unwrap_used)]
 
 use access::{Attributes, Decision, Object, Rbac, RbacKind, Rule, User, defaults, escalation, forbidden};
 use serde_json::Value;

@@ -1,3 +1,43 @@
-//! The project's one door for tools: up, test, tidy, bench.
+//! The project's one door for tools: up, test, tidy, bench, conformance.
 
-fn main() {}
+mod conformance;
+mod packages;
+mod run;
+mod test;
+mod tidy;
+mod up;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, try and check Tug")]
+enum Task {
+    /// From a clean clone to a running three-node cluster with the demo application answering.
+    Up(up::Options),
+    /// Every check: packages, format, lints, tidy, unit, integration and end-to-end tests.
+    Test(test::Options),
+    /// Layers, file headers, and the longest files and functions.
+    Tidy,
+    /// Benchmarks; figures are ratios measured in one run.
+    Bench {
+        /// Passed on: a benchmark's name and its options.
+        args: Vec<String>,
+    },
+    /// The public Kubernetes conformance suite against a Tug cluster, where it has been built.
+    Conformance(conformance::Options),
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::Up(options) => up::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Tidy => tidy::run(),
+        Task::Bench { args } => {
+            run::cargo(&["build", "--release", "--package", "bench"])?;
+            let words: Vec<&str> = args.iter().map(String::as_str).collect();
+            run::program(&run::target("release").join("bench"), &words)
+        }
+        Task::Conformance(options) => conformance::run(&options),
+    }
+}

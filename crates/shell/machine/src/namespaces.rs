@@ -33,7 +33,7 @@ pub fn enter_network(path: &Path) -> Result<()> {
 /// Whether mounts made here propagate by default, as they do under systemd.
 pub fn root_is_shared() -> bool {
     let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
-    let root = mounts.lines().filter(|line| line.split(' ').nth(4) == Some("/")).next_back();
+    let root = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
     root.is_some_and(|line| line.split(" - ").next().unwrap_or_default().contains(" shared:"))
 }
 
@@ -71,8 +71,10 @@ fn create_mounts(holder: &Path, own_sys: bool) -> Result<()> {
     mount(Some(parent), parent, NONE, MsFlags::MS_BIND, NONE).map_err(system("bind the namespace directory"))?;
     mount(NONE, parent, NONE, MsFlags::MS_PRIVATE, NONE).map_err(system("make the namespace directory private"))?;
     File::create(holder).map_err(file("create", holder))?;
-    let (mut made, mut tell_made) = io::pipe().map_err(|source| MachineError::System { action: "open a pipe", source })?;
-    let (mut may_end, tell_end) = io::pipe().map_err(|source| MachineError::System { action: "open a pipe", source })?;
+    let (mut made, mut tell_made) =
+        io::pipe().map_err(|source| MachineError::System { action: "open a pipe", source })?;
+    let (mut may_end, tell_end) =
+        io::pipe().map_err(|source| MachineError::System { action: "open a pipe", source })?;
     // SAFETY: the process has one thread at this point, so the child may use anything.
     match unsafe { fork() }.map_err(system("fork"))? {
         ForkResult::Child => {
@@ -92,7 +94,8 @@ fn create_mounts(holder: &Path, own_sys: bool) -> Result<()> {
             let _ = made.read_to_string(&mut answer);
             let held = if answer == "ok" {
                 let namespace = format!("/proc/{child}/ns/mnt");
-                mount(Some(namespace.as_str()), holder, NONE, MsFlags::MS_BIND, NONE).map_err(system("hold the mount namespace"))
+                mount(Some(namespace.as_str()), holder, NONE, MsFlags::MS_BIND, NONE)
+                    .map_err(system("hold the mount namespace"))
             } else {
                 Err(MachineError::System { action: "prepare the mount namespace", source: io::Error::other(answer) })
             };
@@ -123,7 +126,8 @@ fn replace_sys() -> Result<()> {
     fs::create_dir_all(&fresh).map_err(file("create", &fresh))?;
     mount(Some("sysfs"), &fresh, Some("sysfs"), MsFlags::empty(), NONE).map_err(system("mount sysfs"))?;
     let cgroup = fresh.join("fs/cgroup");
-    mount(Some("/sys/fs/cgroup"), &cgroup, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).map_err(system("bind the cgroup mounts"))?;
+    mount(Some("/sys/fs/cgroup"), &cgroup, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+        .map_err(system("bind the cgroup mounts"))?;
     umount2("/sys", MntFlags::MNT_DETACH).map_err(system("unmount /sys"))?;
     mount(Some(&fresh), "/sys", NONE, MsFlags::MS_MOVE, NONE).map_err(system("move sysfs to /sys"))?;
     fs::remove_dir(&fresh).map_err(file("remove", &fresh))

@@ -34,7 +34,8 @@ pub fn find(name: &str) -> Option<PathBuf> {
 /// # Errors
 /// Names the package when no known directory has them.
 pub fn cni_dir() -> Result<PathBuf> {
-    let found = CNI_DIRS.iter().map(Path::new).find(|dir| dir.join("bridge").is_file() && dir.join("host-local").is_file());
+    let found =
+        CNI_DIRS.iter().map(Path::new).find(|dir| dir.join("bridge").is_file() && dir.join("host-local").is_file());
     found.map(Path::to_path_buf).ok_or_else(|| missing(&["the CNI plugins bridge and host-local"], &[CNI_PACKAGE]))
 }
 

@@ -1,1 +1,18 @@
 //! Pod network, service proxy and cluster DNS of one node.
+//!
+//! [`run`] serves one node until cancelled; [`cleanup`] removes what it left in the kernel; [`bootstrap`] makes the
+//! cluster-wide `kube-dns` Service. Decisions are made by `netplan`; this crate watches, calls it, and applies its plans.
+
+mod applied;
+mod config;
+mod conntrack;
+#[cfg(test)]
+mod lab;
+mod nft;
+mod proxy;
+mod run;
+mod watch;
+
+pub use applied::Applied;
+pub use config::{Backend, NetworkConfig};
+pub use run::run;

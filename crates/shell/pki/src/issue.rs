@@ -98,8 +98,10 @@ impl CertificateRequest {
         let mut all: Vec<IpAddr> =
             vec![service_ip, IpAddr::from([127, 0, 0, 1]), IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1])];
         all.extend(ips);
-        (names.sort(), names.dedup());
-        (all.sort(), all.dedup());
+        names.sort();
+        names.dedup();
+        all.sort();
+        all.dedup();
         Self::serving("kube-apiserver", names, all)
     }
 

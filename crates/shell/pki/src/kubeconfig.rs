@@ -46,6 +46,31 @@ impl Kubeconfig {
         encode(&config)
     }
 
+    /// Reads back a file of one context as [`Kubeconfig::write`] makes it; None where there is none.
+    pub fn read(path: &Path) -> PkiResult<Option<Self>> {
+        let Some(config) = read(path)? else { return Ok(None) };
+        let foreign = || not_a_kubeconfig(path, &"it does not hold one context with embedded credentials");
+        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(foreign);
+        let decoded = |value: &Value| {
+            let bytes = STANDARD.decode(text(value)?).map_err(|_| foreign())?;
+            String::from_utf8(bytes).map_err(|_| foreign())
+        };
+        let (cluster, user) = (&config["clusters"][0], &config["users"][0]["user"]);
+        let auth = match &user["token"] {
+            Value::String(token) => UserAuth::Token(token.clone()),
+            _ => UserAuth::Certificate(Credential {
+                certificate_pem: decoded(&user["client-certificate-data"])?,
+                key_pem: decoded(&user["client-key-data"])?,
+            }),
+        };
+        Ok(Some(Self {
+            name: text(&cluster["name"])?,
+            server: text(&cluster["cluster"]["server"])?,
+            ca_pem: decoded(&cluster["cluster"]["certificate-authority-data"])?,
+            auth,
+        }))
+    }
+
     /// Writes the file for its owner alone.
     pub fn write(&self, path: &Path) -> PkiResult<()> {
         files::write_atomic(path, self.to_yaml()?.as_bytes(), SECRET_MODE)

@@ -8,10 +8,12 @@ pub mod error;
 pub mod files;
 pub mod inspect;
 pub mod issue;
+pub mod join;
 pub mod jwks;
 pub mod kubeconfig;
 pub mod tls;
 pub mod token;
+pub mod tokens;
 
 pub use authority::Authority;
 pub use bootstrap::{BootstrapToken, JoinToken};

@@ -1,4 +1,5 @@
 //! Real handshakes on loopback: who is believed, who is not, and why.
+#![allow(clippy::unwrap_used)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,0 +1,82 @@
+//! What this node's rules hold right now, for those who must not act before them.
+//!
+//! The kubelet of the node may wait on [`Applied::released`] between seeing a pod's deletion and sending SIGTERM: it
+//! returns once no rule sends new connections to the pod's address.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::watch;
+
+/// A cheap, cloneable handle.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    endpoints: Arc<RwLock<HashSet<Ipv4Addr>>>,
+    generation: Arc<watch::Sender<u64>>,
+}
+
+impl Default for Applied {
+    fn default() -> Self {
+        Self { endpoints: Arc::default(), generation: Arc::new(watch::Sender::new(0)) }
+    }
+}
+
+impl Applied {
+    pub(crate) fn update(&self, added: &[Ipv4Addr], removed: &[Ipv4Addr]) {
+        {
+            let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+            endpoints.extend(added);
+            for ip in removed {
+                endpoints.remove(ip);
+            }
+        }
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Number of transactions that the kernel has taken; 0 until the first full table.
+    pub fn generation(&self) -> u64 {
+        *self.generation.borrow()
+    }
+
+    /// A receiver that is woken by every applied transaction.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Whether some rule sends new connections to `ip`.
+    pub fn serves(&self, ip: Ipv4Addr) -> bool {
+        self.endpoints.read().unwrap_or_else(PoisonError::into_inner).contains(&ip)
+    }
+
+    /// Waits until no rule sends new connections to `ip`. A terminating pod that is the last one of its Service keeps
+    /// its rules by Kubernetes' own fallback, so the caller bounds this wait.
+    pub async fn released(&self, ip: Ipv4Addr) {
+        let mut changes = self.subscribe();
+        while self.serves(ip) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_waiter_is_released_by_the_transaction_that_removes_the_address() {
+        let (applied, ip) = (Applied::default(), Ipv4Addr::new(10, 0, 0, 1));
+        applied.released(ip).await;
+        applied.update(&[ip], &[]);
+        let waiter = tokio::spawn({
+            let applied = applied.clone();
+            async move { applied.released(ip).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        applied.update(&[], &[ip]);
+        waiter.await.unwrap();
+        assert_eq!(applied.generation(), 2);
+    }
+}

@@ -1,0 +1,92 @@
+//! From API watches to changes of small views: one task per kind, complete lists turned into differences.
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource, ResourceExt};
+use netplan::view::{Key, ServiceView, SliceView};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::future::Future;
+
+/// One change of one object, or the news that a kind's first list is complete.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Service(Key, Option<ServiceView>),
+    Slice(Key, Option<SliceView>),
+    Synced,
+}
+
+fn key(object: &impl ResourceExt) -> Key {
+    Key::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Watches all objects of one kind for ever. `sink` gets every object that came or went, and after each complete list
+/// those that it no longer holds; `None` as key marks the end of such a list.
+async fn follow<K, F>(api: Api<K>, mut sink: impl FnMut(Option<Key>, Option<K>) -> F)
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let mut known = BTreeSet::new();
+    let mut listed: Option<BTreeSet<Key>> = None;
+    let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed = Some(BTreeSet::new()),
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                let key = key(&object);
+                if let Some(listed) = &mut listed {
+                    listed.insert(key.clone());
+                }
+                known.insert(key.clone());
+                sink(Some(key), Some(object)).await;
+            }
+            Ok(Event::Delete(object)) => {
+                let key = key(&object);
+                known.remove(&key);
+                sink(Some(key), None).await;
+            }
+            Ok(Event::InitDone) => {
+                let listed = listed.take().unwrap_or_default();
+                let gone: Vec<Key> = known.difference(&listed).cloned().collect();
+                known = listed;
+                for key in gone {
+                    sink(Some(key), None).await;
+                }
+                sink(None, None).await;
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "watch broke, trying again"),
+        }
+    }
+}
+
+/// Follows all Services.
+pub async fn services<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(Change) -> F) {
+    follow(Api::<Service>::all(client), |key, object| {
+        sink(match key {
+            Some(key) => Change::Service(key, object.as_ref().map(ServiceView::from)),
+            None => Change::Synced,
+        })
+    })
+    .await;
+}
+
+/// Follows all EndpointSlices.
+pub async fn slices<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(Change) -> F) {
+    follow(Api::<EndpointSlice>::all(client), |key, object| {
+        sink(match key {
+            Some(key) => Change::Slice(key, object.as_ref().and_then(SliceView::from_object)),
+            None => Change::Synced,
+        })
+    })
+    .await;
+}
+
+/// Follows all Nodes; the name is `None` at the end of a complete list.
+pub async fn nodes<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(Option<String>, Option<Node>) -> F) {
+    follow(Api::<Node>::all(client), |key, object| sink(key.map(|key| key.name), object)).await;
+}
