@@ -6,6 +6,7 @@ mod mutatingwebhookconfiguration;
 mod validatingadmissionpolicy;
 mod validatingadmissionpolicybinding;
 mod validatingwebhookconfiguration;
+mod webhook;
 
 use crate::kind::Kind;
 

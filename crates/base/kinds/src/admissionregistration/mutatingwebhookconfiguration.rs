@@ -1,12 +1,24 @@
 //! admissionregistration.k8s.io/v1 MutatingWebhookConfiguration: webhooks that change objects on their way in.
 
+use serde_json::Value;
+
 use super::V1;
+use crate::json::{fill, items};
 use crate::kind::{Kind, texts};
 
 pub fn kind() -> Kind {
     Kind {
         categories: texts(&["api-extensions"]),
         has_generation: true,
+        columns: super::webhook::columns().into(),
+        default,
         ..Kind::cluster(V1, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+    }
+}
+
+fn default(configuration: &mut Value) {
+    for webhook in items(configuration, "webhooks") {
+        super::webhook::default_webhook(webhook);
+        fill(webhook, "reinvocationPolicy", "Never");
     }
 }

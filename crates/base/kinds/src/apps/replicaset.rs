@@ -1,9 +1,13 @@
 //! apps/v1 ReplicaSet: keeps a number of equal pods running.
 
 use meta::Gvk;
+use serde_json::{Value, json};
 
 use super::V1;
-use crate::kind::{Kind, Subresource, texts};
+use crate::columns;
+use crate::core::default_template;
+use crate::json::{child, fill, int, set};
+use crate::kind::{Column, Kind, SelectableField, Subresource, texts};
 
 pub fn kind() -> Kind {
     Kind {
@@ -17,6 +21,39 @@ pub fn kind() -> Kind {
             &["get", "patch", "update"],
         )]
         .into(),
+        columns: columns().into(),
+        default,
+        prepare_create,
+        selectable_fields: vec![SelectableField {
+            path: "status.replicas".into(),
+            read: |o| int(o, "status.replicas").to_string(),
+        }]
+        .into(),
         ..Kind::namespaced(V1, "ReplicaSet", "replicasets")
     }
+}
+
+fn columns() -> Vec<Column> {
+    let mut all = vec![
+        columns::name(),
+        Column::new("Desired", "integer", "Pods wanted.", |o, _| columns::number(o, "spec.replicas")),
+        Column::new("Current", "integer", "Pods there are.", |o, _| columns::number(o, "status.replicas")),
+        Column::new("Ready", "integer", "Pods that are ready.", |o, _| columns::number(o, "status.readyReplicas")),
+        columns::age(),
+    ];
+    all.extend(columns::template());
+    all.push(columns::selector_column());
+    all
+}
+
+fn default(object: &mut Value) {
+    let Some(spec) = child(object, "spec") else { return };
+    fill(spec, "replicas", 1);
+    if let Some(template) = child(spec, "template") {
+        default_template(template);
+    }
+}
+
+fn prepare_create(object: &mut Value) {
+    set(object, "status", json!({"replicas": 0}));
 }

@@ -1,9 +1,13 @@
 //! apps/v1 StatefulSet: pods with stable names and storage.
 
 use meta::Gvk;
+use serde_json::{Value, json};
 
 use super::V1;
-use crate::kind::{Kind, Subresource, texts};
+use crate::columns;
+use crate::core::{default_claim, default_template};
+use crate::json::{child, ensure, fill, fill_empty, int, items, set};
+use crate::kind::{Column, Kind, Subresource, texts};
 
 pub fn kind() -> Kind {
     Kind {
@@ -17,6 +21,48 @@ pub fn kind() -> Kind {
             &["get", "patch", "update"],
         )]
         .into(),
+        columns: columns().into(),
+        default,
+        prepare_create,
         ..Kind::namespaced(V1, "StatefulSet", "statefulsets")
     }
+}
+
+fn columns() -> Vec<Column> {
+    let ready = |o: &Value, _| format!("{}/{}", int(o, "status.readyReplicas"), int(o, "spec.replicas")).into();
+    let mut all =
+        vec![columns::name(), Column::new("Ready", "string", "Ready pods, of those wanted.", ready), columns::age()];
+    all.extend(columns::template());
+    all
+}
+
+fn default(object: &mut Value) {
+    let Some(spec) = child(object, "spec") else { return };
+    fill(spec, "replicas", 1);
+    fill(spec, "revisionHistoryLimit", 10);
+    fill_empty(spec, "podManagementPolicy", "OrderedReady");
+    if let Some(strategy) = ensure(spec, "updateStrategy") {
+        fill_empty(strategy, "type", "RollingUpdate");
+        if strategy["type"] == "RollingUpdate"
+            && let Some(rolling) = ensure(strategy, "rollingUpdate")
+        {
+            fill(rolling, "partition", 0);
+        }
+    }
+    if let Some(retention) = ensure(spec, "persistentVolumeClaimRetentionPolicy") {
+        fill_empty(retention, "whenDeleted", "Retain");
+        fill_empty(retention, "whenScaled", "Retain");
+    }
+    for claim in items(spec, "volumeClaimTemplates") {
+        set(claim, "apiVersion", "v1");
+        set(claim, "kind", "PersistentVolumeClaim");
+        default_claim(claim);
+    }
+    if let Some(template) = child(spec, "template") {
+        default_template(template);
+    }
+}
+
+fn prepare_create(object: &mut Value) {
+    set(object, "status", json!({"replicas": 0, "availableReplicas": 0}));
 }

@@ -2,6 +2,7 @@
 
 mod horizontalpodautoscaler;
 mod horizontalpodautoscaler_v1;
+mod hpa_columns;
 
 use crate::kind::Kind;
 

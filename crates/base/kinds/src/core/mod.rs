@@ -11,13 +11,19 @@ mod node;
 mod persistentvolume;
 mod persistentvolumeclaim;
 mod pod;
+mod pod_columns;
+mod pod_defaults;
 mod podtemplate;
+mod qos;
 mod replicationcontroller;
 mod resourcequota;
 mod secret;
 mod service;
 mod serviceaccount;
 
+pub(crate) use self::persistentvolumeclaim::default_claim;
+pub(crate) use self::pod_defaults::default_template;
+pub use self::qos::qos_class;
 use crate::kind::Kind;
 
 const V1: (&str, &str) = ("", "v1");

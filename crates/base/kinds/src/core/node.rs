@@ -1,9 +1,28 @@
 //! v1 Node: a machine that runs pods.
 
 use meta::Gvk;
+use serde_json::{Value, json};
+
+use std::collections::BTreeSet;
 
 use super::V1;
-use crate::kind::{Kind, Subresource, texts};
+use super::pod_defaults::default_resource_list;
+use crate::columns;
+use crate::json::{child, ensure, fill, flag, list, map, text};
+use crate::kind::{Column, Kind, SelectableField, Subresource, texts};
+
+const NODE_INFO: [&str; 10] = [
+    "architecture",
+    "bootID",
+    "containerRuntimeVersion",
+    "kernelVersion",
+    "kubeProxyVersion",
+    "kubeletVersion",
+    "machineID",
+    "operatingSystem",
+    "osImage",
+    "systemUUID",
+];
 
 pub fn kind() -> Kind {
     Kind {
@@ -15,6 +34,92 @@ pub fn kind() -> Kind {
             &["create", "delete", "get", "patch", "update"],
         )]
         .into(),
+        columns: vec![
+            columns::name(),
+            Column::new("Status", "string", "Whether it is ready and takes pods.", |o, _| status(o).into()),
+            Column::new("Roles", "string", "The roles that its labels name.", |o, _| roles(o)),
+            columns::age(),
+            Column::new("Version", "string", "The version of its kubelet.", |o, _| {
+                text(o, "status.nodeInfo.kubeletVersion").into()
+            }),
+            Column::new("Internal-IP", "string", "Its first internal address.", |o, _| address(o, "InternalIP")).wide(),
+            Column::new("External-IP", "string", "Its first external address.", |o, _| address(o, "ExternalIP")).wide(),
+            Column::new("OS-Image", "string", "Its operating system.", |o, _| {
+                or_unknown(text(o, "status.nodeInfo.osImage"))
+            })
+            .wide(),
+            Column::new("Kernel-Version", "string", "Its kernel.", |o, _| kernel(o)).wide(),
+            Column::new("Container-Runtime", "string", "What runs its containers.", |o, _| {
+                or_unknown(text(o, "status.nodeInfo.containerRuntimeVersion"))
+            })
+            .wide(),
+        ]
+        .into(),
+        default,
+        prepare_create,
+        selectable_fields: vec![SelectableField {
+            path: "spec.unschedulable".into(),
+            read: |o| flag(o, "spec.unschedulable").to_string(),
+        }]
+        .into(),
         ..Kind::cluster(V1, "Node", "nodes")
+    }
+}
+
+const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
+
+fn status(node: &Value) -> String {
+    let ready = list(node, "status.conditions").iter().find(|condition| condition["type"] == "Ready");
+    let ready = ready.map_or("Unknown", |condition| if condition["status"] == "True" { "Ready" } else { "NotReady" });
+    if flag(node, "spec.unschedulable") { format!("{ready},SchedulingDisabled") } else { ready.to_owned() }
+}
+
+fn roles(node: &Value) -> Value {
+    let labels = map(node, "metadata.labels").into_iter().flatten();
+    let role = |(key, value): (&String, &Value)| match key.strip_prefix(ROLE_PREFIX) {
+        Some(role) => Some(role.to_owned()),
+        None if key == "kubernetes.io/role" => value.as_str().map(str::to_owned),
+        None => None,
+    };
+    let roles: BTreeSet<String> = labels.filter_map(role).filter(|role| !role.is_empty()).collect();
+    columns::or_none(&roles.into_iter().collect::<Vec<_>>().join(","))
+}
+
+fn address(node: &Value, kind: &str) -> Value {
+    let address = list(node, "status.addresses").iter().find(|address| address["type"] == kind);
+    columns::or_none(address.map_or("", |address| text(address, "address")))
+}
+
+fn or_unknown(value: &str) -> Value {
+    if value.is_empty() { "<unknown>".into() } else { value.into() }
+}
+
+fn kernel(node: &Value) -> Value {
+    let kernel = or_unknown(text(node, "status.nodeInfo.kernelVersion"));
+    match (kernel.as_str().unwrap_or_default(), text(node, "status.nodeInfo.architecture")) {
+        (kernel, "") => kernel.into(),
+        (kernel, architecture) => format!("{kernel} ({architecture})").into(),
+    }
+}
+
+fn default(node: &mut Value) {
+    let Some(status) = child(node, "status") else { return };
+    default_resource_list(status, "capacity");
+    default_resource_list(status, "allocatable");
+    let capacity = status["capacity"].clone();
+    if !capacity.is_null() {
+        fill(status, "allocatable", capacity);
+    }
+}
+
+/// A node may bring its status when it is created; what it leaves out is shown empty.
+fn prepare_create(node: &mut Value) {
+    let Some(status) = ensure(node, "status") else { return };
+    fill(status, "daemonEndpoints", json!({"kubeletEndpoint": {"Port": 0}}));
+    fill(status, "nodeInfo", json!({}));
+    for field in NODE_INFO {
+        if let Some(info) = child(status, "nodeInfo") {
+            fill(info, field, "");
+        }
     }
 }

@@ -1,9 +1,15 @@
 //! v1 Pod: containers that run together on one node.
 
 use meta::Gvk;
+use serde_json::{Value, json};
 
 use super::V1;
-use crate::kind::{Kind, Subresource, texts};
+use super::pod_defaults::{default_pod_spec, default_requests};
+use super::qos::qos_class;
+use crate::json::{child, fill, flag, list, set, text};
+use crate::kind::{Kind, SelectableField, Subresource, texts};
+
+const DEFAULT_GRACE_SECONDS: u64 = 30;
 
 pub fn kind() -> Kind {
     Kind {
@@ -27,6 +33,68 @@ pub fn kind() -> Kind {
             Subresource::new("resize", &["get", "patch", "update"]),
         ]
         .into(),
+        columns: super::pod_columns::columns().into(),
+        graceful_delete: Some(grace_seconds),
+        default,
+        prepare_create,
+        prepare_update,
+        selectable_fields: vec![
+            SelectableField { path: "spec.nodeName".into(), read: |o| text(o, "spec.nodeName").to_owned() },
+            SelectableField { path: "spec.restartPolicy".into(), read: |o| text(o, "spec.restartPolicy").to_owned() },
+            SelectableField { path: "spec.schedulerName".into(), read: |o| text(o, "spec.schedulerName").to_owned() },
+            SelectableField {
+                path: "spec.serviceAccountName".into(),
+                read: |o| text(o, "spec.serviceAccountName").to_owned(),
+            },
+            SelectableField { path: "spec.hostNetwork".into(), read: |o| flag(o, "spec.hostNetwork").to_string() },
+            SelectableField { path: "status.phase".into(), read: |o| text(o, "status.phase").to_owned() },
+            SelectableField { path: "status.podIP".into(), read: |o| text(o, "status.podIP").to_owned() },
+            SelectableField { path: "status.podIPs".into(), read: |o| pod_ips(o) },
+            SelectableField {
+                path: "status.nominatedNodeName".into(),
+                read: |o| text(o, "status.nominatedNodeName").to_owned(),
+            },
+        ]
+        .into(),
         ..Kind::namespaced(V1, "Pod", "pods")
     }
+}
+
+/// The pod's own grace period; a pod that no node runs, or that has ended, goes at once.
+fn grace_seconds(pod: &Value) -> u64 {
+    let ended = matches!(text(pod, "status.phase"), "Succeeded" | "Failed");
+    if ended || text(pod, "spec.nodeName").is_empty() {
+        return 0;
+    }
+    pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(DEFAULT_GRACE_SECONDS)
+}
+
+fn pod_ips(pod: &Value) -> String {
+    list(pod, "status.podIPs").iter().map(|ip| text(ip, "ip")).collect::<Vec<_>>().join(",")
+}
+
+fn default(pod: &mut Value) {
+    let Some(spec) = child(pod, "spec") else { return };
+    default_pod_spec(spec);
+    default_requests(spec);
+    fill(spec, "enableServiceLinks", true);
+}
+
+fn prepare_create(pod: &mut Value) {
+    let class = qos_class(&pod["spec"]);
+    let mut status = json!({"phase": "Pending", "qosClass": class});
+    if !list(pod, "spec.schedulingGates").is_empty() {
+        let message = "Scheduling is blocked due to non-empty scheduling gates";
+        let condition = json!({
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": message,
+            "lastProbeTime": null, "lastTransitionTime": null,
+        });
+        set(&mut status, "conditions", json!([condition]));
+    }
+    set(pod, "status", status);
+}
+
+/// A node that is asked to end a pod sooner may be; later is not possible, and the class of a pod never changes.
+fn prepare_update(pod: &mut Value, old: &Value) {
+    set(pod, "status", old["status"].clone());
 }

@@ -3,6 +3,7 @@
 use meta::Gvk;
 
 use super::V1;
+use crate::columns;
 use crate::kind::{Kind, Subresource, texts};
 
 pub fn kind() -> Kind {
@@ -14,6 +15,7 @@ pub fn kind() -> Kind {
             &["create"],
         )]
         .into(),
+        columns: vec![columns::name(), columns::age()].into(),
         ..Kind::namespaced(V1, "ServiceAccount", "serviceaccounts")
     }
 }

@@ -4,5 +4,10 @@ use super::V1;
 use crate::kind::Kind;
 
 pub fn kind() -> Kind {
-    Kind { validate_name: meta::names::path_segment, ..Kind::cluster(V1, "ClusterRoleBinding", "clusterrolebindings") }
+    Kind {
+        validate_name: meta::names::path_segment,
+        columns: super::binding::columns().into(),
+        default: super::binding::default,
+        ..Kind::cluster(V1, "ClusterRoleBinding", "clusterrolebindings")
+    }
 }

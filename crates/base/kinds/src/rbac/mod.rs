@@ -1,5 +1,6 @@
 //! The kinds of the rbac.authorization.k8s.io group.
 
+mod binding;
 mod clusterrole;
 mod clusterrolebinding;
 mod role;
