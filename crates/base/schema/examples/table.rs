@@ -111,7 +111,9 @@ fn type_text(p: &Value) -> Result<String> {
             "MicroTime" => "microtime".into(),
             "RawExtension" => "raw".into(),
             "FieldsV1" => "fieldsv1".into(),
-            "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" => "any".into(),
+            "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" => {
+                "any".into()
+            }
             _ => format!("@{}{atomic}", short(name)),
         });
     }
@@ -168,7 +170,10 @@ fn read_modules(root: &Path, extras: &mut Extras) -> Result<()> {
     let roots = [
         ("api@v0.36.3", "io.k8s.api"),
         ("apimachinery@v0.36.3/pkg/apis/meta", "io.k8s.apimachinery.pkg.apis.meta"),
-        ("apiextensions-apiserver@v0.36.3/pkg/apis/apiextensions", "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions"),
+        (
+            "apiextensions-apiserver@v0.36.3/pkg/apis/apiextensions",
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
+        ),
         ("kube-aggregator@v0.36.3/pkg/apis/apiregistration", "io.k8s.kube-aggregator.pkg.apis.apiregistration"),
     ];
     for (dir, prefix) in roots {

@@ -1,1 +1,9 @@
-//! The one schema model, the generated table of built-in types and the interpreters over both.
+//! The one schema model: the table of built-in types, and the interpreters that decode, default and describe objects.
+
+pub mod decode;
+pub mod model;
+mod table;
+
+pub use decode::{DecodeError, Decoded, FieldValidation, Format, conform, decode, decode_partial, type_meta};
+pub use model::{Field, ListKind, Omit, Patch, Shape, Struct, StructRef, Type, TypeRef};
+pub use table::{Registry, builtin};
