@@ -1,0 +1,97 @@
+//! The RBAC and node indexes, brought up to date by what changed in the cache since the last question.
+//!
+//! Snapshots of the cache share structure, so finding out that nothing changed is a pointer comparison, and finding
+//! out what did costs as much as there are changes. Nothing runs in the background and nothing can lag behind the cache.
+
+use std::sync::{Mutex, PoisonError};
+
+use access::{NodeGraph, Object as RbacObject, Rbac, RbacKind};
+use imbl::ordmap::DiffItem;
+use serde_json::Value;
+
+use crate::cache::{Object, Objects, split_key};
+use crate::engine::Engine;
+
+const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+
+#[derive(Default)]
+pub struct Indexes {
+    rbac: Mutex<RbacIndex>,
+    nodes: Mutex<NodeIndex>,
+}
+
+#[derive(Default)]
+struct RbacIndex {
+    seen: [Objects; 4],
+    rbac: Rbac,
+}
+
+#[derive(Default)]
+struct NodeIndex {
+    seen: [Objects; 4],
+    graph: NodeGraph,
+}
+
+impl Indexes {
+    /// Asks the RBAC index as of now.
+    pub fn rbac<T>(&self, engine: &Engine, ask: impl FnOnce(&Rbac) -> T) -> T {
+        const KINDS: [(&str, RbacKind); 4] = [
+            ("roles", RbacKind::Role),
+            ("clusterroles", RbacKind::ClusterRole),
+            ("rolebindings", RbacKind::RoleBinding),
+            ("clusterrolebindings", RbacKind::ClusterRoleBinding),
+        ];
+        let mut index = self.rbac.lock().unwrap_or_else(PoisonError::into_inner);
+        let RbacIndex { seen, rbac } = &mut *index;
+        for ((plural, kind), seen) in KINDS.into_iter().zip(seen) {
+            advance(engine, RBAC_GROUP, plural, seen, |namespace, name, object| {
+                let parsed = object.and_then(|object| match RbacObject::from_value(kind, object) {
+                    Ok(parsed) => Some(parsed),
+                    Err(error) => {
+                        tracing::warn!(%error, plural, namespace, name, "an RBAC object is unreadable and grants nothing");
+                        None
+                    }
+                });
+                rbac.apply(kind, namespace, name, parsed);
+            });
+        }
+        ask(rbac)
+    }
+
+    /// Asks the index of what nodes need as of now.
+    pub fn nodes<T>(&self, engine: &Engine, ask: impl FnOnce(&NodeGraph) -> T) -> T {
+        let mut index = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let NodeIndex { seen: [pods, volumes, attachments, slices], graph } = &mut *index;
+        advance(engine, "", "pods", pods, |namespace, name, pod| graph.apply_pod(namespace, name, pod));
+        advance(engine, "", "persistentvolumes", volumes, |_, name, volume| graph.apply_volume(name, volume));
+        advance(engine, "storage.k8s.io", "volumeattachments", attachments, |_, name, attachment| {
+            graph.apply_attachment(name, attachment);
+        });
+        advance(engine, "resource.k8s.io", "resourceslices", slices, |_, name, slice| graph.apply_slice(name, slice));
+        ask(graph)
+    }
+}
+
+/// Hands every object that changed since `seen` to `apply`, with its namespace and name.
+fn advance(
+    engine: &Engine,
+    group: &str,
+    plural: &str,
+    seen: &mut Objects,
+    mut apply: impl FnMut(&str, &str, Option<&Value>),
+) {
+    let now = engine.snapshot(group, plural).objects;
+    if now.ptr_eq(seen) {
+        return;
+    }
+    for change in seen.diff(&now) {
+        let (key, object): (_, Option<&Object>) = match change {
+            DiffItem::Add(key, object) | DiffItem::Update { new: (key, object), .. } => (key, Some(object)),
+            DiffItem::Remove(key, _) => (key, None),
+        };
+        let (namespace, name) = split_key(key);
+        let value = object.and_then(|object| object.value().ok());
+        apply(namespace, name, value.as_ref());
+    }
+    *seen = now;
+}
