@@ -1,6 +1,7 @@
 //! The API server: one generic engine over the kind table, its cache, and the path of a request through it.
 
 pub mod admission;
+pub mod auth;
 pub mod body;
 mod bootstrap;
 pub mod cache;

@@ -31,7 +31,7 @@ async fn inner(
     let user = authentication::authenticate(engine, &parts).await?;
     let user = authentication::impersonate(engine, &parts, user).await?;
     let permit = flow::admit(engine, info)?;
-    authorization::authorize(engine, info, &user).await?;
+    authorization::authorize(engine, info, query, &user).await?;
     parts.extensions.insert(user.clone());
     let response = route::route(engine, info, query, user, Request::from_parts(parts, body)).await;
     drop(permit);

@@ -72,9 +72,8 @@ impl RoleEscalation {
     }
 
     fn confirm(&self, request: &AdmissionRequest<'_>, rules: &[Rule]) -> ApiResult<()> {
-        let check = |rbac: &access::Rbac| {
-            escalation::confirm_no_escalation(rbac, request.user, request.namespace, rules)
-        };
+        let check =
+            |rbac: &access::Rbac| escalation::confirm_no_escalation(rbac, request.user, request.namespace, rules);
         self.0.indexes.rbac(request.engine, check).map_err(|why| forbidden(request, &why))
     }
 }

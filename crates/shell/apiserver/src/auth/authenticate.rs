@@ -75,7 +75,12 @@ impl Security {
                 let mut groups = view.organizations;
                 groups.push(AUTHENTICATED.to_owned());
                 let extra = (CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={}", view.fingerprint)]);
-                Finding::User(User { name: view.common_name, groups, extra: BTreeMap::from([extra]), ..User::default() })
+                Finding::User(User {
+                    name: view.common_name,
+                    groups,
+                    extra: BTreeMap::from([extra]),
+                    ..User::default()
+                })
             }
         }
     }

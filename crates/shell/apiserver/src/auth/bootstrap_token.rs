@@ -19,11 +19,7 @@ impl Security {
         let Some(secret) = engine.cached("", "secrets", NAMESPACE, &name) else { return Finding::NotMine };
         let checked = secret.value().map_err(|status| status.message).and_then(|secret| check(&secret, &token));
         match checked {
-            Ok(groups) => Finding::User(User {
-                name: format!("{USER_PREFIX}{}", token.id),
-                groups,
-                ..User::default()
-            }),
+            Ok(groups) => Finding::User(User { name: format!("{USER_PREFIX}{}", token.id), groups, ..User::default() }),
             Err(why) => Finding::Bad(format!("bootstrap token {}: {why}", token.id)),
         }
     }

@@ -47,7 +47,6 @@ async fn repair_one(engine: &Engine, plural: &str, wanted: &Value) -> ApiResult<
     Ok(())
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

@@ -132,8 +132,7 @@ impl Review {
         if matches!(self.kind, Kind::LocalSubject) {
             let asked = spec.resource_attributes.as_ref().map_or("", |r| r.namespace.as_str());
             if asked != info.namespace {
-                let message =
-                    format!("spec.resourceAttributes.namespace must match namespace: {}", info.namespace);
+                let message = format!("spec.resourceAttributes.namespace must match namespace: {}", info.namespace);
                 return Err(Status::bad_request(message));
             }
         }
@@ -211,9 +210,8 @@ impl Review {
         let resource = |rule: &&Rule| !rule.resources.is_empty();
         let resource_rules: Vec<Value> = rules.iter().filter(resource).map(resource_rule).collect();
         let paths = rules.iter().filter(|rule| !rule.non_resource_urls.is_empty());
-        let path_rules: Vec<Value> = paths
-            .map(|rule| json!({ "verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls }))
-            .collect();
+        let path_rules: Vec<Value> =
+            paths.map(|rule| json!({ "verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls })).collect();
         let mut status =
             json!({ "resourceRules": resource_rules, "nonResourceRules": path_rules, "incomplete": incomplete });
         if !errors.is_empty() {

@@ -29,6 +29,13 @@ pub struct Selectable {
     pub fields: Vec<String>,
 }
 
+/// One revision of one key has one content: snapshots are compared by this.
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.revision == other.revision
+    }
+}
+
 impl Object {
     /// From stored bytes, which hold no resourceVersion.
     pub fn new(stored: &[u8], revision: u64) -> Self {

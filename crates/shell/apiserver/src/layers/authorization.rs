@@ -4,14 +4,24 @@ use access::{Attributes, Decision, User};
 use meta::{ApiResult, GroupResource, Reason, Status, StatusDetails};
 
 use crate::engine::Engine;
-use crate::info::RequestInfo;
+use crate::info::{Query, RequestInfo};
 
-pub async fn authorize(engine: &Engine, info: &RequestInfo, user: &User) -> ApiResult<()> {
-    let attributes = attributes(info, user);
+pub async fn authorize(engine: &Engine, info: &RequestInfo, query: &Query, user: &User) -> ApiResult<()> {
+    let mut attributes = attributes(info, user);
+    if info.is_resource {
+        attributes.field_selector = equalities(query.get("fieldSelector"));
+    }
     match engine.config.authorizer.authorize(&attributes).await {
         Decision::Allow { .. } => Ok(()),
         Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(refusal(&attributes, &reason)),
     }
+}
+
+/// The equalities of a field selector; one that does not parse is refused later, by the verb.
+fn equalities(selector: &str) -> Vec<(String, String)> {
+    let parts = selector.split(',').filter(|part| !part.contains("!="));
+    let pairs = parts.filter_map(|part| part.split_once('='));
+    pairs.map(|(field, value)| (field.to_owned(), value.trim_start_matches('=').to_owned())).collect()
 }
 
 pub fn attributes(info: &RequestInfo, user: &User) -> Attributes {
