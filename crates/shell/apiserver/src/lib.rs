@@ -16,6 +16,7 @@ mod discovery;
 pub mod engine;
 mod health;
 pub mod info;
+pub mod kubelets;
 mod layers;
 pub mod limits;
 mod metrics;

@@ -13,6 +13,7 @@ use crate::call::Call;
 use crate::connect::CONNECTED;
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
+use crate::kubelets::target_name;
 use crate::verbs::{create, delete, list, patch, update, watch};
 use crate::{output, pages};
 
@@ -65,7 +66,9 @@ async fn subresource(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respo
     }
     if CONNECTED.contains(&name) {
         let Some(connector) = &call.engine.config.connector else { return Ok(not_found()) };
-        let object = call.engine.read_existing(call.served, call.namespace(), &call.info.name).await?;
+        // The name in a proxy path may carry a scheme and a port.
+        let object_name = if name == "proxy" { target_name(&call.info.name) } else { &call.info.name };
+        let object = call.engine.read_existing(call.served, call.namespace(), object_name).await?;
         return connector.connect(call.engine, call.info, call.query, &object.value, request).await;
     }
     crate::subresources::answer(call, request).boxed().await

@@ -11,7 +11,7 @@ pub mod splice;
 pub mod tunnel;
 pub mod websocket;
 
-pub use splice::{AnyBody, Connection, empty, full, splice};
+pub use splice::{AnyBody, Connection, empty, full, incoming, splice};
 
 /// Why a stream could not be set up or went away.
 #[derive(Debug, thiserror::Error)]

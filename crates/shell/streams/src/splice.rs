@@ -5,7 +5,7 @@ use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::Body;
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 
@@ -26,6 +26,11 @@ pub fn full(bytes: impl Into<Bytes>) -> AnyBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
+/// A body as it comes from a connection.
+pub fn incoming(body: Incoming) -> AnyBody {
+    body.map_err(Into::into).boxed_unsync()
+}
+
 /// Whether a request asks to leave HTTP.
 pub fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
@@ -36,15 +41,11 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// The next hop broke off before it answered.
-pub async fn splice<B>(
-    mut request: Request<B>,
+pub async fn splice(
+    mut request: Request<AnyBody>,
     target: &Uri,
     connection: impl Connection,
-) -> Result<Response<AnyBody>, StreamError>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<Response<AnyBody>, StreamError> {
     let upgrade = wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let mut onward = Request::builder().method(parts.method).uri(path(target)).body(body)?;
@@ -68,7 +69,7 @@ where
         let (parts, _) = answer.into_parts();
         return Ok(Response::from_parts(parts, empty()));
     }
-    Ok(answer.map(|body| body.map_err(Into::into).boxed_unsync()))
+    Ok(answer.map(incoming))
 }
 
 /// Path and query: what an HTTP/1.1 request line holds.

@@ -1,7 +1,10 @@
 //! Byte streams inside WebSocket messages: SPDY port-forwarding through a WebSocket, and followed logs.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures::{SinkExt, StreamExt};
 use http::{Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
@@ -65,4 +68,31 @@ async fn copy(pending: websocket::Pending, far: TokioIo<hyper::upgrade::Upgraded
     }
     let _ = socket.close(None).await;
     Ok(())
+}
+
+/// What clients offer to read a byte stream through a WebSocket.
+const BYTE_STREAMS: [&str; 3] = ["binary.k8s.io", "base64.binary.k8s.io", ""];
+
+/// Serves a WebSocket client with the bytes of a body, a message a chunk: a followed log in a browser.
+///
+/// # Errors
+/// The client offers another protocol.
+pub fn serve_body<B>(request: &mut Request<B>, mut body: AnyBody) -> Result<Response<AnyBody>, StreamError> {
+    let (protocol, answer, pending) = websocket::accept(request, &BYTE_STREAMS)?;
+    tokio::spawn(async move {
+        let Ok(mut socket) = pending.open().await else { return };
+        while let Some(Ok(frame)) = body.frame().await {
+            let Ok(bytes) = frame.into_data() else { continue };
+            let message = if protocol.starts_with("base64") {
+                Message::text(STANDARD.encode(&bytes))
+            } else {
+                Message::binary(bytes)
+            };
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
+        let _ = socket.close(None).await;
+    });
+    Ok(answer)
 }

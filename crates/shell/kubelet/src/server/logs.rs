@@ -261,7 +261,8 @@ impl Changes {
         inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
         inotify.add_watch(directory, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
         // SAFETY: the descriptor is owned by the registration and stays open as long as it.
-        let ready = unsafe { AsyncFd::register(inotify.as_fd().try_clone_to_owned()?) }.map_err(std::io::Error::from)?;
+        let ready =
+            unsafe { AsyncFd::register(inotify.as_fd().try_clone_to_owned()?) }.map_err(std::io::Error::from)?;
         Ok(Self { inotify, ready })
     }
 

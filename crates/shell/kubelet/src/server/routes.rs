@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use streams::remote_command::{self, Streams};
 use streams::splice::wants_upgrade;
-use streams::{AnyBody, StreamError, full, splice, tunnel, websocket};
+use streams::{AnyBody, StreamError, full, incoming, splice, tunnel, websocket};
 use tokio::net::TcpStream;
 
 use super::{ContainerTarget, LogQuery, LookupError, NodeView, logs};
@@ -230,7 +230,7 @@ async fn upgraded(request: Request<Incoming>, uri: &Uri, stream: TcpStream) -> A
     if !wants_upgrade(request.headers()) {
         return Err(Refusal(StatusCode::BAD_REQUEST, "Upgrade request required".to_owned()));
     }
-    Ok(splice(request, uri, stream).await?)
+    Ok(splice(request.map(incoming), uri, stream).await?)
 }
 
 async fn withdrawn(node: Arc<dyn NodeView>, request: &Request<Incoming>) -> Answer {
