@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use meta::{ApiResult, Reason, Status};
+use meta::{ApiResult, Gvk, Reason, Status};
 use serde_json::Value;
 
 use crate::call::FieldValidation;
-use crate::registry::Served;
 
 /// An object with the warnings its decoding gave.
 #[derive(Debug, Default)]
@@ -47,17 +46,17 @@ pub fn unsupported(media: &str) -> Box<Status> {
 }
 
 /// Decodes a body as an object of the kind served, in the served version.
-pub fn decode(served: &Served, headers: &HeaderMap, body: &Bytes, mode: FieldValidation) -> ApiResult<Decoded> {
+pub fn decode(gvk: &Gvk, headers: &HeaderMap, body: &Bytes, mode: FieldValidation) -> ApiResult<Decoded> {
     let value = parse(headers, body)?;
-    check(served, value, mode)
+    check(gvk, value, mode)
 }
 
 /// Checks a parsed value against the kind: version and kind, field types, unknown fields.
-pub fn check(served: &Served, mut value: Value, _mode: FieldValidation) -> ApiResult<Decoded> {
+pub fn check(gvk: &Gvk, mut value: Value, _mode: FieldValidation) -> ApiResult<Decoded> {
     let Some(fields) = value.as_object_mut() else {
         return Err(Status::bad_request("the request body must be an object"));
     };
-    let (api_version, kind) = (served.api_version(), served.kind.kind.as_ref());
+    let (api_version, kind) = (gvk.api_version(), gvk.kind.as_ref());
     for (field, wanted, what) in [("apiVersion", api_version.as_str(), "API version"), ("kind", kind, "kind")] {
         match fields.get(field).and_then(Value::as_str).unwrap_or("") {
             "" => {

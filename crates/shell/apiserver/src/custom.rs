@@ -6,4 +6,13 @@ pub struct CustomType {
     pub list_kind: String,
     /// JSON paths of `selectableFields`, without the leading dot.
     pub selectable: Vec<String>,
+    pub scale: Option<ScalePaths>,
+}
+
+/// JSON pointers into a custom object that its `scale` subresource reads and writes.
+#[derive(Clone, Debug, Default)]
+pub struct ScalePaths {
+    pub spec_replicas: String,
+    pub status_replicas: String,
+    pub selector: Option<String>,
 }

@@ -12,16 +12,19 @@ use crate::codec;
 use crate::convert;
 use crate::engine::set_revision;
 use crate::limits::NAME_GENERATION_RETRIES_MAX;
-use crate::warnings;
+use crate::{subresources, warnings};
 
 pub async fn create(call: &Call<'_>, request: Request<Body>) -> ApiResult<Response<Body>> {
     let (parts, body) = request.into_parts();
     let options = call.write_options()?;
     let bytes = body::read(body).await?;
-    let decoded = codec::decode(call.served, &parts.headers, &bytes, options.field_validation)?;
+    let decoded = codec::decode(&call.served.kind.gvk(), &parts.headers, &bytes, options.field_validation)?;
     if let Some(handler) = call.engine.virtual_resource(call.info) {
         let answer = handler.create(call.engine, &call.user, call.info, decoded.value).await?;
         return call.output.object(call.served, call.query, StatusCode::CREATED, &answer);
+    }
+    if call.served.kind.verbs == kinds::Verbs::CreateOnly {
+        return subresources::create_only(call, decoded.value, &options).await;
     }
     let mut all_warnings = decoded.warnings;
     let created = insert(call, decoded.value, &options).await?;

@@ -106,7 +106,7 @@ impl DeleteOptions {
         }
     }
 
-    fn is_dry_run(&self) -> bool {
+    pub fn is_dry_run(&self) -> bool {
         self.dry_run.iter().any(|value| value == "All")
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use meta::{ApiResult, Reason, Status};
+use meta::{ApiResult, Gvk, Reason, Status};
 use serde_json::Value;
 
 use super::update::{Part, write};
@@ -24,10 +24,10 @@ pub async fn patch(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respons
     let options = call.write_options()?;
     let bytes = body::read(body).await?;
     let patch = decode(call, &parts.headers, &bytes)?;
-    let part = if call.info.subresource == "status" { Part::Status } else { Part::Main };
+    let part = Part::of(call)?;
     let mut all_warnings = Vec::new();
     let patched = write(call, &options, part, true, |old| {
-        let decoded = apply(call, &patch, old, &options)?;
+        let decoded = apply(&call.served.kind.gvk(), &patch, old, &options)?;
         all_warnings = decoded.warnings;
         Ok(decoded.value)
     });
@@ -66,7 +66,7 @@ pub fn decode(call: &Call<'_>, headers: &HeaderMap, bytes: &Bytes) -> ApiResult<
 }
 
 /// The object after the patch, decoded again like any body.
-fn apply(call: &Call<'_>, patch: &Patch, old: &Value, options: &WriteOptions) -> ApiResult<codec::Decoded> {
+pub fn apply(gvk: &Gvk, patch: &Patch, old: &Value, options: &WriteOptions) -> ApiResult<codec::Decoded> {
     let mut value = old.clone();
     match patch {
         Patch::Json(patch) => json_patch::patch(&mut value, patch).map_err(|error| {
@@ -76,12 +76,12 @@ fn apply(call: &Call<'_>, patch: &Patch, old: &Value, options: &WriteOptions) ->
             )
         })?,
         Patch::Merge(patch) => json_patch::merge(&mut value, patch),
-        Patch::Strategic(patch) => strategic(call, &mut value, patch)?,
+        Patch::Strategic(patch) => strategic(gvk, &mut value, patch)?,
     }
-    codec::check(call.served, value, options.field_validation)
+    codec::check(gvk, value, options.field_validation)
 }
 
-fn strategic(_call: &Call<'_>, value: &mut Value, patch: &Value) -> ApiResult<()> {
+fn strategic(_gvk: &Gvk, value: &mut Value, patch: &Value) -> ApiResult<()> {
     json_patch::merge(value, patch);
     Ok(())
 }

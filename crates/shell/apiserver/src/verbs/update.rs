@@ -10,24 +10,36 @@ use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::engine::{Stored, set_revision};
 use crate::limits::WRITE_RETRIES_MAX;
-use crate::{codec, convert, warnings};
+use crate::route::method_not_allowed;
+use crate::{codec, convert, subresources, warnings};
 
 /// Which part of the object a write may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Part {
     /// Everything but the status, where the kind has one.
     Main,
     Status,
-    /// One subresource that changes what its own code decides: scale, binding, resize.
-    Special,
+    /// What a subresource's own code takes from the given object: old, given.
+    Taken(fn(&Value, &Value) -> ApiResult<Value>),
+}
+
+impl Part {
+    /// The part that the request's subresource names.
+    pub fn of(call: &Call<'_>) -> ApiResult<Self> {
+        match call.info.subresource.as_str() {
+            "" => Ok(Self::Main),
+            "status" => Ok(Self::Status),
+            other => subresources::taken(other).map(Self::Taken).ok_or_else(method_not_allowed),
+        }
+    }
 }
 
 pub async fn update(call: &Call<'_>, request: Request<Body>) -> ApiResult<Response<Body>> {
     let (parts, body) = request.into_parts();
     let options = call.write_options()?;
     let bytes = body::read(body).await?;
-    let decoded = codec::decode(call.served, &parts.headers, &bytes, options.field_validation)?;
-    let part = if call.info.subresource == "status" { Part::Status } else { Part::Main };
+    let decoded = codec::decode(&call.served.kind.gvk(), &parts.headers, &bytes, options.field_validation)?;
+    let part = Part::of(call)?;
     let mut all_warnings = decoded.warnings;
     let updated = write(call, &options, part, true, |_| Ok(decoded.value.clone())).await?;
     all_warnings.extend((call.served.kind.warnings)(&updated));
@@ -76,13 +88,13 @@ async fn attempt(
     match part {
         Part::Main => keep_status(call, &mut new, old),
         Part::Status => new = only_status(new, old),
-        Part::Special => {}
+        Part::Taken(take) => new = take(old, &new)?,
     }
     let request = admission(call, name, options, Some(old));
     for plugin in &call.engine.config.admission {
         plugin.mutate(&request, &mut new).await?;
     }
-    if part == Part::Main {
+    if matches!(part, Part::Main) {
         (served.kind.prepare_update)(&mut new, old);
     }
     let mut errors = metadata::carry_over(served, &mut new, old);
@@ -93,7 +105,7 @@ async fn attempt(
             errors.extend((served.kind.validate_update)(&new, old));
         }
         Part::Status => errors.extend((served.kind.validate_status)(&new, old)),
-        Part::Special => {}
+        Part::Taken(_) => errors.extend((served.kind.validate)(&new)),
     }
     if !errors.is_empty() {
         return Err(Status::invalid(&served.kind.group, &served.kind.kind, name, &errors));
