@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 use crate::output::Output;
 use crate::server::StartError;
-use crate::verbs::{create, metadata};
+use crate::verbs::{create, metadata, update};
 
 /// Creates what is missing; what exists is left as it is.
 pub async fn run(engine: &Engine) -> Result<(), StartError> {
@@ -18,11 +18,78 @@ pub async fn run(engine: &Engine) -> Result<(), StartError> {
         .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
         .into();
     objects.extend(priority_classes());
+    objects.extend(engine.config.service_ip.map(|ip| kubernetes_service(&ip.to_string())));
     objects.extend(engine.config.bootstrap.iter().cloned());
     for object in objects {
         ensure(engine, object).await?;
     }
+    if let Some(address) = engine.config.advertise {
+        for object in kubernetes_endpoints(address) {
+            settle(engine, object).await?;
+        }
+    }
     Ok(())
+}
+
+/// Under this port pods find the API server's service.
+const SERVICE_PORT: u16 = 443;
+
+fn kubernetes_service(ip: &str) -> Value {
+    let family = if ip.contains(':') { "IPv6" } else { "IPv4" };
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": [family],
+            "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
+            "ports": [{"name": "https", "port": SERVICE_PORT, "protocol": "TCP", "targetPort": SERVICE_PORT}]}})
+}
+
+/// Where the service leads: the address that this server was told to advertise.
+fn kubernetes_endpoints(address: std::net::SocketAddr) -> [Value; 2] {
+    let (ip, port) = (address.ip().to_string(), address.port());
+    let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+    let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    [
+        json!({"apiVersion": "v1", "kind": "Endpoints",
+            "metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": [{"addresses": [{"ip": ip}], "ports": ports}]}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": family, "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}], "ports": ports}),
+    ]
+}
+
+/// Makes an object's content what this server says, whoever wrote it before.
+async fn settle(engine: &Engine, wanted: Value) -> Result<(), StartError> {
+    ensure(engine, wanted.clone()).await?;
+    let registry = engine.registry();
+    let text = |field: &str| wanted.get(field).and_then(Value::as_str).unwrap_or("");
+    let gv = GroupVersion::parse(text("apiVersion"));
+    let Some(served) = gv.and_then(|gv| registry.find_kind(&gv.group, &gv.version, text("kind"))) else {
+        return Ok(());
+    };
+    let info = RequestInfo {
+        is_resource: true,
+        verb: "update".to_owned(),
+        namespace: metadata::text(&wanted, "namespace").to_owned(),
+        resource: served.kind.plural.to_string(),
+        name: metadata::text(&wanted, "name").to_owned(),
+        ..RequestInfo::default()
+    };
+    let call =
+        Call { engine, served, info: &info, query: &Query::default(), user: system(), output: Output::default() };
+    let options = WriteOptions::default();
+    let written = update::write(&call, &options, update::Part::Main, false, |old| {
+        let mut new = old.clone();
+        if let (Some(fields), Some(given)) = (new.as_object_mut(), wanted.as_object()) {
+            fields.extend(given.iter().filter(|(key, _)| *key != "metadata").map(|(k, v)| (k.clone(), v.clone())));
+        }
+        Ok(new)
+    });
+    let what = format!("{} {}", text("kind"), info.name);
+    written.await.map(drop).map_err(|status| StartError::Bootstrap { what, status })
 }
 
 fn priority_classes() -> [Value; 2] {
@@ -59,7 +126,8 @@ async fn ensure(engine: &Engine, object: Value) -> Result<(), StartError> {
     if engine.read(served, call.namespace(), &name).await.map_err(failed)?.is_some() {
         return Ok(());
     }
-    let decoded = codec::check(&served.kind.gvk(), object.clone(), crate::call::FieldValidation::Ignore).map_err(failed)?;
+    let decoded =
+        codec::check(&served.kind.gvk(), object.clone(), crate::call::FieldValidation::Ignore).map_err(failed)?;
     match create::insert(&call, decoded.value, &WriteOptions::default()).await {
         Ok(_) => Ok(()),
         Err(status) if status.is(meta::Reason::AlreadyExists) => Ok(()),

@@ -1,6 +1,8 @@
 //! One resource request with everything a verb needs to answer it.
 
 use access::User;
+use meta::fields::FieldSelector;
+use meta::labels::Selector;
 use meta::{ApiResult, Status};
 
 use crate::cache::Filter;
@@ -8,7 +10,6 @@ use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 use crate::output::Output;
 use crate::registry::Served;
-use crate::selector::{FieldSelector, LabelSelector};
 
 pub struct Call<'a> {
     pub engine: &'a Engine,
@@ -71,22 +72,22 @@ impl Call<'_> {
 
     /// What a list, watch or deletecollection selects.
     pub fn filter(&self) -> ApiResult<Filter> {
-        let mut fields = FieldSelector::parse(self.query.get("fieldSelector"))?;
-        for path in fields.paths() {
+        let fields = FieldSelector::parse(self.query.get("fieldSelector"));
+        let fields = fields.map_err(|error| Status::bad_request(error.to_string()))?;
+        for path in fields.terms.iter().map(|term| term.field.as_str()) {
             let generic = path == "metadata.name" || (path == "metadata.namespace" && self.served.is_namespaced());
             if !generic && self.served.field_reader(path).is_none() {
                 return Err(Status::bad_request(format!("field label not supported: {path}")));
             }
         }
         let name = fields.exact("metadata.name").map(str::to_owned);
-        if name.is_some() {
-            fields = fields.without_exact("metadata.name");
-        }
         let mut namespace = (!self.namespace().is_empty()).then(|| self.namespace().to_owned());
         if namespace.is_none() {
             namespace = fields.exact("metadata.namespace").map(str::to_owned);
         }
         let name = name.or_else(|| (!self.info.name.is_empty()).then(|| self.info.name.clone()));
-        Ok(Filter { namespace, name, labels: LabelSelector::parse(self.query.get("labelSelector"))?, fields })
+        let labels = Selector::parse(self.query.get("labelSelector"));
+        let labels = labels.map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
+        Ok(Filter { namespace, name, labels, fields })
     }
 }

@@ -24,7 +24,6 @@ mod output;
 mod pages;
 pub mod registry;
 mod route;
-mod selector;
 mod server;
 mod stack;
 pub mod subresources;

@@ -36,8 +36,6 @@ pub const NAME_GENERATION_RETRIES_MAX: usize = 8;
 pub const GENERATED_BASE_CHARS_MAX: usize = 58;
 /// Operations in one JSON patch.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
-/// Requirements in one selector.
-pub const SELECTOR_REQUIREMENTS_MAX: usize = 1_000;
 /// Objects deleted at once by one deletecollection.
 pub const DELETE_COLLECTION_PARALLEL: usize = 16;
 /// Pause before the store's watch is opened again after it broke.

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use meta::fields::FieldSelector;
+use meta::labels::Selector;
+
 use super::{Event, EventType, Object};
 use crate::registry::FieldReader;
-use crate::selector::{FieldSelector, LabelSelector};
 
 /// What a list or watch selects. Cheap tests come first; labels and other fields need a parsed object.
 #[derive(Clone, Default)]
 pub struct Filter {
     pub namespace: Option<String>,
     pub name: Option<String>,
-    pub labels: LabelSelector,
+    pub labels: Selector,
     pub fields: FieldSelector,
 }
 
@@ -23,7 +25,7 @@ pub fn split_key(key: &str) -> (&str, &str) {
 impl Filter {
     /// Whether only the key decides.
     pub fn is_by_key(&self) -> bool {
-        self.labels.is_empty() && self.fields.is_empty()
+        self.labels.is_empty() && self.fields.terms.iter().all(|term| term.field.starts_with("metadata."))
     }
 
     pub fn matches_key(&self, key: &str) -> bool {
@@ -37,21 +39,20 @@ impl Filter {
     }
 
     fn matches_content(&self, key: &str, object: &Object, readers: &[FieldReader]) -> bool {
-        if self.is_by_key() {
+        if self.labels.is_empty() && self.fields.is_empty() {
             return true;
         }
-        let selectable = object.selectable(readers);
         let (namespace, name) = split_key(key);
         let field = |path: &str| match path {
-            "metadata.name" => name,
-            "metadata.namespace" => namespace,
-            path => readers
-                .iter()
-                .position(|reader| reader.path == path)
-                .and_then(|at| selectable.fields.get(at))
-                .map_or("", String::as_str),
+            "metadata.name" => name.to_owned(),
+            "metadata.namespace" => namespace.to_owned(),
+            path => {
+                let at = readers.iter().position(|reader| reader.path == path);
+                at.and_then(|at| object.selectable(readers).fields.get(at).cloned()).unwrap_or_default()
+            }
         };
-        self.labels.matches(|key| selectable.labels.get(key).map(String::as_str)) && self.fields.matches(field)
+        let labelled = self.labels.is_empty() || self.labels.matches(&object.selectable(readers).labels);
+        labelled && self.fields.matches(field)
     }
 
     /// An object that starts to match is ADDED and one that stops to match is DELETED, whatever happened to it.

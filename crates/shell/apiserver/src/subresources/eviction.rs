@@ -91,7 +91,7 @@ async fn budgets(call: &Call<'_>, pod: &Value) -> ApiResult<Vec<String>> {
         }
         let budget = object.value()?;
         let selector = budget.pointer("/spec/selector").unwrap_or(&Value::Null);
-        let selector = meta::LabelSelector::from_label_selector(selector);
+        let selector = meta::labels::Selector::from_label_selector(selector);
         if selector.is_some_and(|selector| selector.matches(labels)) {
             names.push(name.to_owned());
         }
@@ -105,7 +105,8 @@ fn number(budget: &Value, path: &str) -> i64 {
 
 /// Pods that are not ready do not count towards health, so their loss may be free.
 fn may_evict_unready(budget: &Value) -> bool {
-    let policy = budget.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str).unwrap_or("IfHealthyBudget");
+    let policy =
+        budget.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str).unwrap_or("IfHealthyBudget");
     let (healthy, desired) = (number(budget, "/status/currentHealthy"), number(budget, "/status/desiredHealthy"));
     policy == "AlwaysAllow" || (healthy >= desired && desired > 0)
 }
@@ -134,11 +135,17 @@ fn decremented(name: &str, budget: &Stored, pod: &str) -> ApiResult<Value> {
     }
     let disrupted = value.pointer("/status/disruptedPods").and_then(Value::as_object).map_or(0, serde_json::Map::len);
     if disrupted > DISRUPTED_PODS_MAX {
-        return Err(Status::forbidden(&resource, name, "DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
+        return Err(Status::forbidden(
+            &resource,
+            name,
+            "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+        ));
     }
     if allowed == 0 {
         let (desired, healthy) = (number(value, "/status/desiredHealthy"), number(value, "/status/currentHealthy"));
-        return Err(refused(format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently")));
+        return Err(refused(format!(
+            "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
+        )));
     }
     let mut new = value.clone();
     new["status"]["disruptionsAllowed"] = (allowed - 1).into();

@@ -64,7 +64,8 @@ pub async fn create_only(call: &Call<'_>, body: Value, options: &WriteOptions) -
         let pods = call.engine.registry();
         let pods = pods.find("", "v1", "pods").ok_or_else(method_not_allowed)?;
         let name = crate::verbs::metadata::text(&body, "name").to_owned();
-        let info = RequestInfo { name, resource: "pods".to_owned(), subresource: "binding".to_owned(), ..call.info.clone() };
+        let info =
+            RequestInfo { name, resource: "pods".to_owned(), subresource: "binding".to_owned(), ..call.info.clone() };
         let call = Call { served: pods, info: &info, user: call.user.clone(), output: call.output.clone(), ..*call };
         return binding::bind(&call, &info.name, &body, options).await;
     }
@@ -100,5 +101,8 @@ fn check_name(body: &Value, name: &str) -> ApiResult<()> {
     if found.is_empty() || found == name {
         return Ok(());
     }
-    Err(Status::bad_request(format!("name in URL does not match name in {} object", body["kind"].as_str().unwrap_or(""))))
+    Err(Status::bad_request(format!(
+        "name in URL does not match name in {} object",
+        body["kind"].as_str().unwrap_or("")
+    )))
 }
