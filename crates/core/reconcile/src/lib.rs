@@ -1,1 +1,14 @@
-//! One file per controller: view, key and now in, a plan out.
+//! What the controllers decide: one file per controller, view + key + now in, plan out; no clock, no IO.
+
+pub mod conditions;
+pub mod deployment;
+mod deployment_rollout;
+mod deployment_status;
+pub mod ownership;
+pub mod plan;
+pub mod pod;
+pub mod replicaset;
+pub mod service_account;
+
+pub use plan::{Note, Op, Plan, Resource};
+pub use pod::PodView;

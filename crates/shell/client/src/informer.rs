@@ -229,6 +229,19 @@ impl<V: Send + Sync + 'static> Informer<V> {
         tokio::time::timeout(timeout, reached).await.is_ok()
     }
 
+    /// Waits until the cache no longer shows this incarnation as living; false when `timeout` passes first.
+    pub async fn gone(&self, key: &ObjectKey, uid: &str, timeout: Duration) -> bool {
+        let mut changes = self.changes();
+        let waiting = async {
+            while self.get_key(key).is_some_and(|known| known.uid == uid && !known.deleting) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(timeout, waiting).await.is_ok()
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State<V>> {
         self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,1 +1,72 @@
-//! Watch, queue, plan, apply: the shells around core/reconcile.
+//! Controllers: each watches, maps changes to keys, asks core/reconcile for a plan and applies it. Nothing else.
+
+mod apply;
+mod deployment;
+mod namespaces;
+mod replicaset;
+mod runner;
+mod sources;
+
+use std::time::Duration;
+
+use client::Hub;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+pub use runner::{Context, Metrics};
+
+/// What the controllers of one cluster are told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The CA bundle published as `kube-root-ca.crt`.
+    pub root_ca_pem: String,
+    /// Pod networks, for example `10.42.0.0/16`; empty: nodes bring their own pod CIDR.
+    pub cluster_cidrs: Vec<String>,
+    /// The prefix length of each node's pod CIDR.
+    pub node_cidr_mask: u8,
+    /// How long a node may be silent before it is NotReady (upstream: 40 s).
+    pub node_monitor_grace: Duration,
+    /// Finished pods kept before the oldest are collected (upstream: 12500).
+    pub finished_pods_max: usize,
+    /// Keys of one controller worked on at the same time.
+    pub workers_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root_ca_pem: String::new(),
+            cluster_cidrs: Vec::new(),
+            node_cidr_mask: 24,
+            node_monitor_grace: Duration::from_secs(40),
+            finished_pods_max: 12_500,
+            workers_max: 5,
+        }
+    }
+}
+
+/// The registry: one line per controller.
+const CONTROLLERS: &[(&str, fn(&Context))] = &[
+    ("serviceaccount-controller", namespaces::start_service_accounts),
+    ("root-ca-certificate-publisher-controller", namespaces::start_root_ca),
+    ("replicaset-controller", replicaset::start_replica_sets),
+    ("replicationcontroller-controller", replicaset::start_replication_controllers),
+    ("deployment-controller", deployment::start),
+];
+
+/// Runs every controller until `stop`.
+pub async fn run(config: Config, client: Client, stop: CancellationToken) {
+    let hub = Hub::new(client, stop.clone());
+    run_on(config, hub, stop).await;
+}
+
+/// As [`run`], sharing the informers of a process.
+pub async fn run_on(config: Config, hub: Hub, stop: CancellationToken) {
+    let context = Context::new(config, hub, stop.clone());
+    for (name, start) in CONTROLLERS {
+        tracing::debug!(controller = name, "starting");
+        start(&context);
+    }
+    stop.cancelled().await;
+    context.finished().await;
+}

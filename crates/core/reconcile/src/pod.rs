@@ -1,0 +1,111 @@
+//! The small view of a Pod that all controllers share.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+/// A pod as controllers see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodView {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+    pub labels: BTreeMap<String, String>,
+    pub owners: Vec<OwnerReference>,
+    pub created: Option<Timestamp>,
+    pub deletion: Option<Timestamp>,
+    pub finalizers: Vec<String>,
+    pub node: String,
+    pub phase: String,
+    pub ready: bool,
+    /// When the Ready condition last changed.
+    pub ready_since: Option<Timestamp>,
+    /// A Ready condition exists, whatever it says.
+    pub has_ready: bool,
+    pub restarts: i32,
+    pub deletion_cost: i32,
+    pub ips: Vec<String>,
+    pub hostname: String,
+    pub subdomain: String,
+    /// Container ports that have a name: name, protocol, number.
+    pub named_ports: Vec<(String, String, i32)>,
+    pub tolerations: Vec<Toleration>,
+    pub daemon: bool,
+}
+
+impl PodView {
+    pub fn from_pod(pod: Pod) -> Self {
+        let (meta, spec, status) = (pod.metadata, pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
+        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        let mut ips: Vec<String> = status.pod_ips.into_iter().flatten().map(|ip| ip.ip).collect();
+        if ips.is_empty() {
+            ips.extend(status.pod_ip);
+        }
+        // Sidecars (restartable init containers) expose ports as well.
+        let sidecars = spec.init_containers.into_iter().flatten();
+        let containers = spec.containers.into_iter().chain(sidecars.filter(|c| c.restart_policy.is_some()));
+        let named_ports = containers
+            .flat_map(|container| container.ports.unwrap_or_default())
+            .filter_map(|port| {
+                let protocol = port.protocol.unwrap_or_else(|| "TCP".to_owned());
+                Some((port.name?, protocol, port.container_port))
+            })
+            .collect();
+        let cost = meta.annotations.as_ref().and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
+        let owners = meta.owner_references.unwrap_or_default();
+        Self {
+            ready: ready.is_some_and(|condition| condition.status == "True"),
+            ready_since: ready.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0),
+            has_ready: ready.is_some(),
+            namespace: meta.namespace.unwrap_or_default(),
+            name: meta.name.unwrap_or_default(),
+            uid: meta.uid.unwrap_or_default(),
+            resource_version: meta.resource_version.unwrap_or_default(),
+            labels: meta.labels.unwrap_or_default(),
+            daemon: owners.iter().any(|owner| owner.controller == Some(true) && owner.kind == "DaemonSet"),
+            owners,
+            created: meta.creation_timestamp.map(|time| time.0),
+            deletion: meta.deletion_timestamp.map(|time| time.0),
+            finalizers: meta.finalizers.unwrap_or_default(),
+            node: spec.node_name.unwrap_or_default(),
+            phase: status.phase.unwrap_or_default(),
+            restarts: status.container_statuses.iter().flatten().map(|c| c.restart_count).max().unwrap_or(0),
+            deletion_cost: cost.and_then(|cost| cost.parse().ok()).unwrap_or(0),
+            ips,
+            hostname: spec.hostname.unwrap_or_default(),
+            subdomain: spec.subdomain.unwrap_or_default(),
+            named_ports,
+            tolerations: spec.tolerations.unwrap_or_default(),
+        }
+    }
+
+    /// Succeeded or Failed: it will never run again.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// Counts as a replica: neither finished nor being deleted.
+    pub fn is_active(&self) -> bool {
+        !self.is_finished() && self.deletion.is_none()
+    }
+
+    /// Ready for at least `min_ready_seconds`.
+    pub fn is_available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
+        self.ready
+            && (min_ready_seconds <= 0
+                || self.available_at(min_ready_seconds).is_some_and(|available| available <= now))
+    }
+
+    /// When a ready pod becomes available.
+    pub fn available_at(&self, min_ready_seconds: i32) -> Option<Timestamp> {
+        let since = self.ready.then_some(self.ready_since).flatten()?;
+        since.checked_add(SignedDuration::from_secs(i64::from(min_ready_seconds))).ok()
+    }
+
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        self.owners.iter().find(|owner| owner.controller == Some(true))
+    }
+}

@@ -1,0 +1,227 @@
+//! ReplicaSet and ReplicationController: keep the wanted number of pods, delete the least valuable first.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::ReplicationController;
+use serde_json::{Value, json};
+
+use crate::conditions::{seconds, set_replicaset_condition};
+use crate::ownership::{Owner, reference, selector_of};
+use crate::plan::{Note, Op, PODS, Plan, REPLICA_SETS, REPLICATION_CONTROLLERS, Resource, Step, difference, to_value};
+use crate::pod::PodView;
+
+/// Pods created or deleted in one reconcile; the rest follows in the next (upstream: burstReplicas).
+pub const BURST_PODS_MAX: usize = 500;
+
+/// A ReplicationController in the shape of a ReplicaSet: the same rules hold for both.
+pub fn from_replication_controller(controller: &ReplicationController) -> ReplicaSet {
+    let spec = controller.spec.clone().unwrap_or_default();
+    let selector = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector {
+        match_labels: spec.selector,
+        match_expressions: None,
+    };
+    // Statuses agree field by field, and so do their conditions.
+    let status = controller.status.as_ref().and_then(|status| serde_json::from_value(to_value(status)).ok());
+    ReplicaSet {
+        metadata: controller.metadata.clone(),
+        spec: Some(ReplicaSetSpec {
+            min_ready_seconds: spec.min_ready_seconds,
+            replicas: spec.replicas,
+            selector,
+            template: spec.template,
+        }),
+        status,
+    }
+}
+
+fn owner_of(resource: Resource, set: &ReplicaSet) -> Owner {
+    let selector = set.spec.as_ref().and_then(|spec| selector_of(&spec.selector)).filter(|s| !s.is_empty());
+    Owner::new(resource, &set.metadata, selector)
+}
+
+/// The pods of this set among those of its namespace, and the adoptions and releases due.
+fn claimed(resource: Resource, set: &ReplicaSet, pods: &[Arc<PodView>]) -> (Vec<Arc<PodView>>, Vec<Op>) {
+    let (owned, patches) = owner_of(resource, set).claim(PODS, pods);
+    // Finished pods are neither adopted nor released; what they were stays readable on them.
+    let finished =
+        |op: &Op| matches!(op, Op::Patch { name, .. } if pods.iter().any(|p| p.name == *name && p.is_finished()));
+    (owned, patches.into_iter().filter(|op| !finished(op)).collect())
+}
+
+/// What to create, delete, adopt and release. `related` counts active pods per node over all sets of the same owner:
+/// scaling down thins out the fullest nodes first.
+pub fn plan(
+    resource: Resource,
+    set: &ReplicaSet,
+    pods: &[Arc<PodView>],
+    related: &HashMap<String, usize>,
+    now: Timestamp,
+) -> Plan {
+    let mut plan = Plan::default();
+    let (owned, patches) = claimed(resource, set, pods);
+    // An adoption changes what is owned: look again when the cache shows it.
+    let adopting = !patches.is_empty();
+    plan.steps.extend(patches.into_iter().map(Step::from));
+    if adopting || set.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    let spec = set.spec.clone().unwrap_or_default();
+    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    let active: Vec<&Arc<PodView>> = owned.iter().filter(|pod| pod.is_active()).collect();
+    let about = reference(resource, &set.metadata);
+    if active.len() < wanted {
+        let missing = (wanted - active.len()).min(BURST_PODS_MAX);
+        let pod = new_pod(resource, set, &spec);
+        let namespace = set.metadata.namespace.clone().unwrap_or_default();
+        plan.batch = (0..missing)
+            .map(|_| {
+                Step::from(Op::Create { resource: PODS, namespace: namespace.clone(), object: pod.clone() })
+                    .on_success(Note::normal(&about, "SuccessfulCreate", "Created pod: {name}"))
+                    .on_failure(Note::warning(&about, "FailedCreate", "Error creating: {error}"))
+            })
+            .collect();
+    } else if active.len() > wanted {
+        let surplus = (active.len() - wanted).min(BURST_PODS_MAX);
+        plan.batch = ranked_for_deletion(active, related, now)
+            .into_iter()
+            .take(surplus)
+            .map(|pod| {
+                let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+                let done = format!("Deleted pod: {name}");
+                let failed = format!("Error deleting: {{error}}");
+                let uid = Some(pod.uid.clone());
+                Step::from(Op::Delete { resource: PODS, namespace, name, uid, grace: None })
+                    .on_success(Note::normal(&about, "SuccessfulDelete", done))
+                    .on_failure(Note::warning(&about, "FailedDelete", failed))
+            })
+            .collect();
+    }
+    plan
+}
+
+/// The pod of the template: owned, named by the server from the set's name.
+fn new_pod(resource: Resource, set: &ReplicaSet, spec: &ReplicaSetSpec) -> Value {
+    let template = spec.template.clone().unwrap_or_default();
+    let meta = template.metadata.unwrap_or_default();
+    let name = set.metadata.name.as_deref().unwrap_or_default();
+    let mut metadata = json!({
+        "generateName": format!("{name}-"),
+        "ownerReferences": [owner_of(resource, set).reference()],
+    });
+    if let Some(labels) = &meta.labels {
+        metadata["labels"] = to_value(labels);
+    }
+    if let Some(annotations) = &meta.annotations {
+        metadata["annotations"] = to_value(annotations);
+    }
+    if let Some(finalizers) = &meta.finalizers {
+        metadata["finalizers"] = to_value(finalizers);
+    }
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": to_value(&template.spec) })
+}
+
+/// Least valuable first: not assigned, Pending, not ready, cheap to delete, on crowded nodes, ready for a short time,
+/// restarting often, young (the order that the Kubernetes documentation states for scale-down).
+fn ranked_for_deletion<'a>(
+    mut pods: Vec<&'a Arc<PodView>>,
+    related: &HashMap<String, usize>,
+    now: Timestamp,
+) -> Vec<&'a Arc<PodView>> {
+    let phase = |pod: &PodView| match pod.phase.as_str() {
+        "Pending" | "" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    };
+    // Ages count in powers of two, so that small differences do not decide over placement.
+    let magnitude = |since: Option<Timestamp>| match since {
+        None => 0,
+        Some(since) => 64 - (now.as_second() - since.as_second()).max(0).leading_zeros() as i32,
+    };
+    pods.sort_by_cached_key(|pod| {
+        let crowd = if pod.node.is_empty() { 0 } else { related.get(&pod.node).copied().unwrap_or(0) };
+        (
+            !pod.node.is_empty(),
+            phase(pod),
+            pod.ready,
+            pod.deletion_cost,
+            Reverse(crowd),
+            if pod.ready { magnitude(pod.ready_since) } else { 0 },
+            Reverse(pod.restarts),
+            magnitude(pod.created),
+            pod.uid.clone(),
+        )
+    });
+    pods
+}
+
+/// The status patch due for what is observed now; `failure` is reason and message when the last batch failed.
+pub fn status(
+    resource: Resource,
+    set: &ReplicaSet,
+    pods: &[Arc<PodView>],
+    failure: Option<(&str, &str)>,
+    now: Timestamp,
+) -> Plan {
+    let mut plan = Plan::default();
+    let (owned, _) = claimed(resource, set, pods);
+    let spec = set.spec.clone().unwrap_or_default();
+    let old = set.status.clone().unwrap_or_default();
+    let template_labels = spec.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.clone());
+    let min_ready = spec.min_ready_seconds.unwrap_or(0);
+    let count = |predicate: &dyn Fn(&PodView) -> bool| {
+        i32::try_from(owned.iter().filter(|pod| predicate(pod)).count()).unwrap_or(i32::MAX)
+    };
+    let labelled =
+        |pod: &PodView| template_labels.iter().flatten().all(|(key, value)| pod.labels.get(key) == Some(value));
+    let mut conditions = old.conditions.clone().unwrap_or_default();
+    match failure {
+        Some((reason, message)) => {
+            let condition = ReplicaSetCondition {
+                type_: "ReplicaFailure".into(),
+                status: "True".into(),
+                reason: Some(reason.into()),
+                message: Some(message.into()),
+                last_transition_time: Some(seconds(now)),
+            };
+            set_replicaset_condition(&mut conditions, condition);
+        }
+        None => conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
+    }
+    let non_zero = |number: i32| (number != 0).then_some(number);
+    let new = ReplicaSetStatus {
+        replicas: count(&PodView::is_active),
+        ready_replicas: non_zero(count(&|pod| pod.is_active() && pod.ready)),
+        available_replicas: non_zero(count(&|pod| pod.is_active() && pod.is_available(min_ready, now))),
+        fully_labeled_replicas: non_zero(count(&|pod| pod.is_active() && labelled(pod))),
+        terminating_replicas: (resource == REPLICA_SETS)
+            .then(|| count(&|pod| pod.deletion.is_some() && !pod.is_finished())),
+        observed_generation: set.metadata.generation.or(old.observed_generation),
+        conditions: (!conditions.is_empty()).then_some(conditions),
+    };
+    if let Some(patch) = difference(&old, &new) {
+        let (namespace, name) = (&set.metadata.namespace, &set.metadata.name);
+        let (namespace, name) = (namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
+        plan.push(Op::merge_status(resource, namespace, name, patch));
+    }
+    // A ready pod becomes available by time alone.
+    let next = owned
+        .iter()
+        .filter(|pod| pod.is_active() && !pod.is_available(min_ready, now))
+        .filter_map(|pod| pod.available_at(min_ready))
+        .min();
+    if let Some(next) = next {
+        let wait = next.duration_since(now);
+        plan.requeue(Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(10));
+    }
+    plan
+}
+
+/// Whether a resource's objects are handled here.
+pub fn handles(resource: Resource) -> bool {
+    resource == REPLICA_SETS || resource == REPLICATION_CONTROLLERS
+}
