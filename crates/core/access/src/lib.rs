@@ -1,5 +1,6 @@
 //! Who may do what: RBAC, what nodes may touch, and the checks against privilege escalation, as pure decisions.
 
+pub mod admission;
 pub mod attributes;
 pub mod defaults;
 pub mod escalation;

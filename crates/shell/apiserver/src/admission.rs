@@ -1,6 +1,12 @@
 //! The door between validation and storage where policies look at a write and may change or refuse it.
 
+pub mod pods;
+pub mod service;
+
+use std::sync::Arc;
+
 use access::User;
+use access::admission::service::Ranges;
 use async_trait::async_trait;
 use meta::ApiResult;
 use serde_json::Value;
@@ -58,4 +64,15 @@ pub trait Admission: Send + Sync + 'static {
 
     /// The write was committed; for plugins that count or release what an object held.
     async fn committed(&self, _request: &AdmissionRequest<'_>, _object: &Value) {}
+}
+
+/// The plugins that every cluster runs, in their order. `ranges` is where Services get addresses and ports from.
+pub fn builtin(ranges: Ranges) -> Vec<Arc<dyn Admission>> {
+    vec![
+        Arc::new(pods::TaintNodesByCondition),
+        Arc::new(pods::ServiceAccount),
+        Arc::new(pods::Priority),
+        Arc::new(pods::DefaultTolerationSeconds),
+        Arc::new(service::ServiceAllocation::new(ranges)),
+    ]
 }

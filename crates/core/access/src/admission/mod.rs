@@ -1,0 +1,8 @@
+//! What admission decides about a write: pure functions over the object and what it refers to.
+
+pub mod json;
+pub mod nodes;
+pub mod priority;
+pub mod service;
+pub mod service_account;
+pub mod tolerations;
