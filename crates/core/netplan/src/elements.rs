@@ -3,7 +3,7 @@
 use crate::select::Endpoint;
 use crate::table::Chain;
 use crate::view::{Key as Owner, Protocol};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -56,6 +56,22 @@ impl Map {
     }
 }
 
+/// The maps keyed by frontend.
+const FRONTEND_MAPS: [Map; 12] = [
+    Map::ServiceIps,
+    Map::LocalIps,
+    Map::NodePorts,
+    Map::LocalNodePorts,
+    Map::NoEndpoints,
+    Map::NoEndpointsNodePorts,
+    Map::Endpoints,
+    Map::LocalEndpoints,
+    Map::NodePortEndpoints,
+    Map::LocalNodePortEndpoints,
+    Map::Firewall,
+    Map::FirewallSources,
+];
+
 /// Where clients address a service: a virtual IP or (without IP) a node port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Frontend {
@@ -95,6 +111,16 @@ pub enum Value {
 /// Place of one element: its map and key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(pub Map, pub Key);
+
+impl Key {
+    /// The frontend that the element belongs to.
+    fn frontend(&self) -> Option<Frontend> {
+        match self {
+            Self::Frontend(frontend) | Self::Slot(frontend, _) | Self::Source(frontend, _) => Some(*frontend),
+            Self::Ip(_) => None,
+        }
+    }
+}
 
 impl Place {
     fn write_key(&self, out: &mut impl fmt::Write) -> fmt::Result {
@@ -149,11 +175,13 @@ pub fn write_command<'a>(
     Ok(())
 }
 
-/// All wanted elements. Two services may claim one place (the same external IP and port): the first by name has it, and
-/// the next one takes over when it goes, whatever the order of events was.
+/// All wanted elements. Two services may claim one frontend (the same external IP and port): the first by name has it
+/// with all its elements, and the next one takes over when it goes, whatever the order of events was.
 #[derive(Default)]
 pub struct Elements {
     claims: BTreeMap<Place, Vec<(Arc<Owner>, Value)>>,
+    /// Who wants each frontend.
+    owners: BTreeMap<Frontend, BTreeSet<Arc<Owner>>>,
     /// What touched places held at the last commit.
     before: BTreeMap<Place, Option<Value>>,
 }
@@ -161,14 +189,78 @@ pub struct Elements {
 impl Elements {
     /// The element in force at `place`.
     pub fn get(&self, place: &Place) -> Option<Value> {
-        self.claims.get(place).and_then(|claims| claims.first()).map(|(_, value)| *value)
+        self.in_force(place, self.claims.get(place)?)
     }
 
-    /// Sets or withdraws the claim of `owner` on `place`.
-    pub fn claim(&mut self, place: &Place, owner: &Arc<Owner>, value: Option<Value>) {
+    fn in_force(&self, place: &Place, claims: &[(Arc<Owner>, Value)]) -> Option<Value> {
+        let owner = match place.1.frontend() {
+            Some(frontend) => self.owners.get(&frontend)?.first()?,
+            None => &claims.first()?.0,
+        };
+        claims.iter().find(|(known, _)| known == owner).map(|(_, value)| *value)
+    }
+
+    fn touch(&mut self, place: &Place) {
         if !self.before.contains_key(place) {
             self.before.insert(place.clone(), self.get(place));
         }
+    }
+
+    /// Replaces the elements of one owner.
+    pub fn replace(&mut self, owner: &Arc<Owner>, old: &BTreeMap<Place, Value>, new: &BTreeMap<Place, Value>) {
+        let frontends = |all: &BTreeMap<Place, Value>| -> BTreeSet<Frontend> {
+            all.keys().filter_map(|place| place.1.frontend()).collect()
+        };
+        let (before, after) = (frontends(old), frontends(new));
+        for frontend in before.symmetric_difference(&after) {
+            let owners = self.owners.get(frontend);
+            // Whoever else wants it may now gain or lose every element of it.
+            if owners.is_some_and(|owners| owners.iter().any(|other| other != owner)) {
+                self.touch_frontend(*frontend);
+            }
+        }
+        for place in old.keys().chain(new.keys()) {
+            if old.get(place) != new.get(place) || place.1.frontend().is_some_and(|f| !before.contains(&f)) {
+                self.touch(place);
+            }
+        }
+        for frontend in before.difference(&after) {
+            if let Some(owners) = self.owners.get_mut(frontend) {
+                owners.remove(owner);
+                if owners.is_empty() {
+                    self.owners.remove(frontend);
+                }
+            }
+        }
+        for frontend in after.difference(&before) {
+            self.owners.entry(*frontend).or_default().insert(owner.clone());
+        }
+        for place in old.keys().filter(|place| !new.contains_key(place)) {
+            self.claim(place, owner, None);
+        }
+        for (place, value) in new.iter().filter(|(place, value)| old.get(place) != Some(value)) {
+            self.claim(place, owner, Some(*value));
+        }
+    }
+
+    fn touch_frontend(&mut self, frontend: Frontend) {
+        let key = |place: &Place| place.1.frontend() == Some(frontend);
+        let mut places: Vec<Place> = vec![];
+        for map in FRONTEND_MAPS {
+            for first in [Key::Frontend(frontend), Key::Slot(frontend, 0), Key::Source(frontend, String::new())] {
+                places.extend(
+                    self.claims
+                        .range(Place(map, first)..)
+                        .map(|(place, _)| place)
+                        .take_while(|p| p.0 == map && key(p))
+                        .cloned(),
+                );
+            }
+        }
+        places.iter().for_each(|place| self.touch(place));
+    }
+
+    fn claim(&mut self, place: &Place, owner: &Arc<Owner>, value: Option<Value>) {
         let claims = self.claims.entry(place.clone()).or_default();
         match (claims.binary_search_by(|(known, _)| known.cmp(owner)), value) {
             (Ok(index), Some(value)) => claims[index].1 = value,
@@ -183,13 +275,13 @@ impl Elements {
 
     /// Every element in force, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Place, Value)> {
-        self.claims.iter().filter_map(|(place, claims)| Some((place, claims.first()?.1)))
+        self.claims.iter().filter_map(|(place, claims)| Some((place, self.in_force(place, claims)?)))
     }
 
     /// The endpoints of one frontend in `map` with their slots.
     pub fn endpoints(&self, map: Map, frontend: Frontend) -> impl Iterator<Item = (u32, Endpoint)> {
         let range = Place(map, Key::Slot(frontend, 0))..=Place(map, Key::Slot(frontend, u32::MAX));
-        self.claims.range(range).filter_map(|(place, claims)| match (&place.1, claims.first()?.1) {
+        self.claims.range(range).filter_map(|(place, claims)| match (&place.1, self.in_force(place, claims)?) {
             (Key::Slot(_, slot), Value::Endpoint(endpoint)) => Some((*slot, endpoint)),
             _ => None,
         })

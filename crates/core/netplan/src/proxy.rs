@@ -99,19 +99,15 @@ impl ProxyState {
     /// Replaces the configuration. The next change must be a [`ProxyState::full`] one.
     pub fn set_config(&mut self, config: ProxyConfig) {
         let owner = Arc::new(Key::new("", "dns"));
-        let places = |config: &ProxyConfig| {
-            let redirect = config.dns?;
-            Some([Protocol::Tcp, Protocol::Udp].map(|protocol| {
+        let places = |config: &ProxyConfig| -> BTreeMap<Place, Value> {
+            let place = |redirect: DnsRedirect, protocol| {
                 let frontend = Frontend { ip: Some(redirect.service_ip), protocol, port: redirect.port };
-                Place(Map::ServiceIps, ElementKey::Frontend(frontend))
-            }))
+                (Place(Map::ServiceIps, ElementKey::Frontend(frontend)), Value::Goto(Chain::Dns))
+            };
+            let both = config.dns.into_iter().flat_map(|dns| [Protocol::Tcp, Protocol::Udp].map(|p| place(dns, p)));
+            both.collect()
         };
-        for place in places(&self.config).iter().flatten() {
-            self.elements.claim(place, &owner, None);
-        }
-        for place in places(&config).iter().flatten() {
-            self.elements.claim(place, &owner, Some(Value::Goto(Chain::Dns)));
-        }
+        self.elements.replace(&owner, &places(&self.config), &places(&config));
         self.config = config;
         self.stale.extend(self.services.keys().cloned());
     }
@@ -169,12 +165,7 @@ impl ProxyState {
                 }
                 None => BTreeMap::new(),
             };
-            for place in old.keys().filter(|place| !new.contains_key(place)) {
-                self.elements.claim(place, &owner, None);
-            }
-            for (place, value) in new.iter().filter(|(place, value)| old.get(place) != Some(value)) {
-                self.elements.claim(place, &owner, Some(*value));
-            }
+            self.elements.replace(&owner, &old, &new);
             if !new.is_empty() {
                 self.planned.insert(key, (owner, slots, new));
             }
