@@ -136,7 +136,7 @@ impl Plan<'_> {
     fn local(&mut self, frontend: Frontend, target: &Target, local: Option<&[Endpoint]>, exists: bool) {
         match local {
             Some([]) if exists => {
-                { self.places.insert(Place(target.verdicts, Key::Frontend(frontend)), Value::Drop); }
+                self.places.insert(Place(target.verdicts, Key::Frontend(frontend)), Value::Drop);
             }
             Some([]) | None => {}
             Some(endpoints) => self.frontend(frontend, target, endpoints, Value::Drop),

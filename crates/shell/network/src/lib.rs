@@ -4,10 +4,14 @@
 //! cluster-wide `kube-dns` Service. Decisions are made by `netplan`; this crate watches, calls it, and applies its plans.
 
 mod applied;
+mod cni;
+mod dns;
+mod forward;
 mod config;
 mod conntrack;
 #[cfg(test)]
 mod lab;
+mod link;
 mod nft;
 mod proxy;
 mod run;

@@ -1,0 +1,66 @@
+//! The CNI configuration that tells the container runtime how to attach pods, and the kernel switches it relies on.
+
+use crate::config::NetworkConfig;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// Name of the file in the CNI configuration directory.
+pub const CONFIG_FILE: &str = "10-pods.conflist";
+
+/// The configuration list as text.
+pub fn conflist(config: &NetworkConfig, pod_cidr: (Ipv4Addr, u8), mtu: u32) -> String {
+    let list = serde_json::json!({
+        "cniVersion": "1.0.0",
+        "name": config.bridge,
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": config.bridge,
+                "isGateway": true,
+                // The service proxy's table masquerades: it knows which networks are the cluster's own.
+                "ipMasq": false,
+                "hairpinMode": true,
+                "mtu": mtu,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": config.cni_data_dir,
+                    "ranges": [[{ "subnet": format!("{}/{}", pod_cidr.0, pod_cidr.1) }]],
+                    "routes": [{ "dst": "0.0.0.0/0" }]
+                }
+            },
+            { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true }
+        ]
+    });
+    format!("{list:#}\n")
+}
+
+/// Writes the configuration so that a reader sees the old or the new one, never a part.
+pub fn write(directory: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let (file, part) = (directory.join(CONFIG_FILE), directory.join(format!(".{CONFIG_FILE}.part")));
+    if std::fs::read_to_string(&file).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    let mut out = std::fs::File::create(&part)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    std::fs::rename(part, file)
+}
+
+/// Sets the kernel's switches. With `bridge-nf-call-iptables` off, a backend on its client's own node would answer over
+/// the bridge without translation; kernels whose bridge filter is a module not loaded yet lack the file.
+pub fn kernel_switches() -> std::io::Result<()> {
+    for (name, required) in [("net/ipv4/ip_forward", true), ("net/bridge/bridge-nf-call-iptables", false)] {
+        let path = format!("/proc/sys/{name}");
+        match std::fs::read_to_string(&path) {
+            Ok(value) if value.trim() == "1" => continue,
+            Err(_) if !required => {
+                tracing::warn!(path, "absent: load br_netfilter, or services fail between pods of one node");
+                continue;
+            }
+            _ => std::fs::write(&path, "1")?,
+        }
+    }
+    Ok(())
+}
