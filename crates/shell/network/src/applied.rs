@@ -4,8 +4,9 @@
 //! returns once no rule sends new connections to the pod's address.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// A cheap, cloneable handle.
@@ -57,6 +58,20 @@ impl Applied {
                 return;
             }
         }
+    }
+}
+
+impl Applied {
+    /// Waits until no rule sends new connections to any of `addresses`, no longer than `at_most`; tells whether it is so.
+    pub async fn withdrawn(&self, addresses: &[IpAddr], at_most: Duration) -> bool {
+        let all = async {
+            for address in addresses {
+                if let IpAddr::V4(ip) = address {
+                    self.released(*ip).await;
+                }
+            }
+        };
+        tokio::time::timeout(at_most, all).await.is_ok()
     }
 }
 

@@ -220,7 +220,9 @@ impl Server {
                     answers.rotate_left(turn);
                 }
                 let next = match answers.first().map(|found| &found.data) {
-                    Some(Data::Cname(target)) if !matches!(kind, Type::Cname | Type::Any) => Name::from_ascii(target).ok(),
+                    Some(Data::Cname(target)) if !matches!(kind, Type::Cname | Type::Any) => {
+                        Name::from_ascii(target).ok()
+                    }
                     _ => None,
                 };
                 let convert = |found: netplan::dns::Record| record(&found.name, found.data, zone.domain());

@@ -19,9 +19,14 @@ fn zone() -> SharedZone {
     zone.set_service(Key::new("default", "web"), Some(service(Frontend::Cluster(vec![[10, 96, 0, 20].into()]))));
     zone.set_service(Key::new("default", "many"), Some(service(Frontend::Headless)));
     zone.set_service(Key::new("default", "out"), Some(service(Frontend::External("www.example.test".to_owned()))));
-    let endpoints = (0..100u8).map(|n| EndpointView { addresses: vec![format!("10.200.0.{n}")], ready: true, ..EndpointView::default() });
+    let endpoints = (0..100u8).map(|n| EndpointView {
+        addresses: vec![format!("10.200.0.{n}")],
+        ready: true,
+        ..EndpointView::default()
+    });
     let owner = Key::new("default", "many");
-    let slice = SliceView { service: owner, ipv6: false, not_proxied: true, ports: vec![], endpoints: endpoints.collect() };
+    let slice =
+        SliceView { service: owner, ipv6: false, not_proxied: true, ports: vec![], endpoints: endpoints.collect() };
     zone.set_slice(Key::new("default", "many-1"), Some(slice));
     Arc::new(RwLock::new(zone))
 }
@@ -56,7 +61,12 @@ async fn ask(server: SocketAddr, name: &str, kind: RecordType, tcp: bool) -> Mes
 fn show(message: &Message) -> String {
     let mut all: Vec<String> = message.answers.iter().map(|record| record.data.to_string()).collect();
     all.sort();
-    format!("{:?} {}{}", message.metadata.response_code, all.join(" "), if message.metadata.truncation { " cut" } else { "" })
+    format!(
+        "{:?} {}{}",
+        message.metadata.response_code,
+        all.join(" "),
+        if message.metadata.truncation { " cut" } else { "" }
+    )
 }
 
 #[tokio::test]

@@ -55,7 +55,8 @@ pub struct Forwarder {
 /// The nameservers of a resolv.conf text.
 pub fn nameservers(text: &str) -> Vec<SocketAddr> {
     let lines = text.lines().map(|line| line.split(['#', ';']).next().unwrap_or_default());
-    let servers = lines.filter_map(|line| line.trim().strip_prefix("nameserver")).filter(|rest| rest.starts_with([' ', '\t']));
+    let servers =
+        lines.filter_map(|line| line.trim().strip_prefix("nameserver")).filter(|rest| rest.starts_with([' ', '\t']));
     // A second word or a %zone makes an address that we cannot use; the resolver library skips it too.
     servers.filter_map(|rest| rest.trim().parse::<IpAddr>().ok()).map(|ip| SocketAddr::new(ip, 53)).collect()
 }
@@ -81,8 +82,11 @@ impl Forwarder {
             return list.clone();
         }
         let text = std::fs::read_to_string(&self.resolv_conf).unwrap_or_default();
-        let list: Vec<SocketAddr> =
-            nameservers(&text).into_iter().filter(|server| !self.own.contains(&server.ip())).take(RESOLVERS_MAX).collect();
+        let list: Vec<SocketAddr> = nameservers(&text)
+            .into_iter()
+            .filter(|server| !self.own.contains(&server.ip()))
+            .take(RESOLVERS_MAX)
+            .collect();
         *known = Some((Instant::now(), list.clone()));
         list
     }

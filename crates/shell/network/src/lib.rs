@@ -4,11 +4,12 @@
 //! cluster-wide `kube-dns` Service. Decisions are made by `netplan`; this crate watches, calls it, and applies its plans.
 
 mod applied;
+mod bootstrap;
 mod cni;
-mod dns;
-mod forward;
 mod config;
 mod conntrack;
+mod dns;
+mod forward;
 #[cfg(test)]
 mod lab;
 mod link;
@@ -18,5 +19,6 @@ mod run;
 mod watch;
 
 pub use applied::Applied;
+pub use bootstrap::{bootstrap, dns_service};
 pub use config::{Backend, NetworkConfig};
-pub use run::run;
+pub use run::{cleanup, run};

@@ -67,7 +67,11 @@ impl Links {
     async fn find(&self, name: &str) -> Result<Option<LinkMessage>, LinkError> {
         let found = self.handle.link().get().match_name(name.to_owned()).execute().try_next().await;
         match found {
-            Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -(nix::errno::Errno::ENODEV as i32) => Ok(None),
+            Err(rtnetlink::Error::NetlinkError(message))
+                if message.raw_code() == -(nix::errno::Errno::ENODEV as i32) =>
+            {
+                Ok(None)
+            }
             other => other.map_err(cannot(format!("look for device {name}"))),
         }
     }
@@ -115,15 +119,22 @@ impl Links {
     }
 
     async fn only_address(&self, index: u32, ip: Ipv4Addr, prefix: u8) -> Result<(), LinkError> {
-        let all: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(cannot("list addresses"))?;
+        let all: Vec<_> =
+            self.handle.address().get().execute().try_collect().await.map_err(cannot("list addresses"))?;
         for message in all.into_iter().filter(|m| m.header.index == index && m.header.family == AddressFamily::Inet) {
-            let is = message.attributes.contains(&AddressAttribute::Local(ip.into())) && message.header.prefix_len == prefix;
+            let is =
+                message.attributes.contains(&AddressAttribute::Local(ip.into())) && message.header.prefix_len == prefix;
             if !is {
                 self.handle.address().del(message).execute().await.map_err(cannot("remove an old address"))?;
             }
         }
         let add = self.handle.address().add(index, ip.into(), prefix).execute().await;
         add.or_else(unless(nix::errno::Errno::EEXIST as i32)).map_err(cannot(format!("add address {ip}/{prefix}")))
+    }
+
+    /// Makes the next call write every route again.
+    pub fn forget_applied(&mut self) {
+        self.applied.clear();
     }
 
     /// Brings routes and tunnel entries to `plan`. The first call also removes what an earlier run left.
@@ -244,7 +255,8 @@ impl Links {
         for name in [&self.config.vxlan_device, &self.config.bridge] {
             if let Some(link) = self.find(name).await? {
                 let gone = self.handle.link().del(link.header.index).execute().await;
-                gone.or_else(unless(nix::errno::Errno::ENODEV as i32)).map_err(cannot(format!("remove device {name}")))?;
+                gone.or_else(unless(nix::errno::Errno::ENODEV as i32))
+                    .map_err(cannot(format!("remove device {name}")))?;
             }
         }
         Ok(())

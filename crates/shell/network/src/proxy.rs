@@ -62,6 +62,10 @@ pub async fn run(
             match change {
                 Change::Service(key, view) => state.set_service(key, view),
                 Change::Slice(key, view) => state.set_slice(key, view),
+                Change::Config(config) => {
+                    state.set_config(*config);
+                    unknown = true;
+                }
                 Change::Synced => synced += 1,
             }
         }

@@ -6,6 +6,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
+use netplan::proxy::ProxyConfig;
 use netplan::view::{Key, ServiceView, SliceView};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -17,6 +18,8 @@ use std::future::Future;
 pub enum Change {
     Service(Key, Option<ServiceView>),
     Slice(Key, Option<SliceView>),
+    /// What the rules depend on beside objects; the table is replaced.
+    Config(Box<ProxyConfig>),
     Synced,
 }
 
