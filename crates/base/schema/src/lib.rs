@@ -1,7 +1,9 @@
 //! The one schema model: the table of built-in types, and the interpreters that decode, default and describe objects.
 
 pub mod decode;
+mod describe;
 pub mod model;
+pub mod openapi;
 mod table;
 
 pub use decode::{DecodeError, Decoded, FieldValidation, Format, conform, decode, decode_partial, type_meta};
