@@ -126,8 +126,7 @@ async fn ensure(engine: &Engine, object: Value) -> Result<(), StartError> {
     if engine.read(served, call.namespace(), &name).await.map_err(failed)?.is_some() {
         return Ok(());
     }
-    let decoded =
-        codec::check(&served.kind.gvk(), object.clone(), crate::call::FieldValidation::Ignore).map_err(failed)?;
+    let decoded = codec::check(served.as_ref(), object.clone(), schema::FieldValidation::Ignore).map_err(failed)?;
     match create::insert(&call, decoded.value, &WriteOptions::default()).await {
         Ok(_) => Ok(()),
         Err(status) if status.is(meta::Reason::AlreadyExists) => Ok(()),

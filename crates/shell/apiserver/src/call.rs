@@ -5,6 +5,8 @@ use meta::fields::FieldSelector;
 use meta::labels::Selector;
 use meta::{ApiResult, Status};
 
+use schema::FieldValidation;
+
 use crate::cache::Filter;
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
@@ -29,14 +31,6 @@ pub struct WriteOptions {
     pub force: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FieldValidation {
-    Ignore,
-    #[default]
-    Warn,
-    Strict,
-}
-
 impl Call<'_> {
     /// The namespace of the object asked for; empty for cluster-wide kinds.
     pub fn namespace(&self) -> &str {
@@ -53,16 +47,11 @@ impl Call<'_> {
             }
             dry_run = true;
         }
-        let field_validation = match self.query.get("fieldValidation") {
-            "" | "Warn" => FieldValidation::Warn,
-            "Ignore" => FieldValidation::Ignore,
-            "Strict" => FieldValidation::Strict,
-            other => {
-                return Err(Status::bad_request(format!(
-                    "fieldValidation: Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-                )));
-            }
-        };
+        let given = self.query.get("fieldValidation");
+        let field_validation = FieldValidation::parse(given).ok_or_else(|| {
+            let supported = r#""", "Ignore", "Strict", "Warn""#;
+            Status::bad_request(format!("fieldValidation: Unsupported value: {given:?}: supported values: {supported}"))
+        })?;
         let field_manager = self.query.get("fieldManager").to_owned();
         if field_manager.len() > 128 {
             return Err(Status::bad_request("fieldManager: Too long: may not be more than 128 bytes"));

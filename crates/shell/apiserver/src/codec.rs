@@ -3,15 +3,37 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use meta::{ApiResult, Gvk, Reason, Status};
+use schema::{Decoded, FieldValidation, Format, TypeRef};
 use serde_json::Value;
 
-use crate::call::FieldValidation;
+use crate::custom::CustomType;
+use crate::registry::Served;
 
-/// An object with the warnings its decoding gave.
-#[derive(Debug, Default)]
-pub struct Decoded {
-    pub value: Value,
-    pub warnings: Vec<String>,
+/// The kind that a body must be of.
+pub struct Expected<'a> {
+    gvk: Gvk,
+    custom: Option<&'a CustomType>,
+}
+
+impl<'a> From<&'a Served> for Expected<'a> {
+    fn from(served: &'a Served) -> Self {
+        Self { gvk: served.kind.gvk(), custom: served.custom.as_deref() }
+    }
+}
+
+impl From<Gvk> for Expected<'_> {
+    fn from(gvk: Gvk) -> Self {
+        Self { gvk, custom: None }
+    }
+}
+
+impl Expected<'_> {
+    fn schema(&self) -> Option<TypeRef> {
+        match self.custom {
+            Some(custom) => custom.schema.clone(),
+            None => schema::builtin().type_of(&self.gvk).cloned(),
+        }
+    }
 }
 
 /// The media type of a request body without its parameters.
@@ -20,21 +42,19 @@ pub fn media_type(headers: &HeaderMap) -> String {
     text.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 
-/// Parses JSON or YAML.
-pub fn parse(headers: &HeaderMap, body: &Bytes) -> ApiResult<Value> {
+pub fn format(headers: &HeaderMap) -> ApiResult<Format> {
     match media_type(headers).as_str() {
-        "" | "application/json" => serde_json::from_slice(body).map_err(|error| {
-            Status::bad_request(format!(
-                "error decoding the request body: couldn't get version/kind; json parse error: {error}"
-            ))
-        }),
-        "application/yaml" => {
-            let text = std::str::from_utf8(body).map_err(|error| Status::bad_request(error.to_string()))?;
-            serde_saphyr::from_str(text)
-                .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: {error}")))
-        }
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
         other => Err(unsupported(other)),
     }
+}
+
+/// Parses JSON or YAML of no particular kind.
+pub fn parse(headers: &HeaderMap, body: &Bytes) -> ApiResult<Value> {
+    let any = schema::Type { shape: schema::Shape::Any };
+    let decoded = schema::decode_partial(&any, body, format(headers)?, FieldValidation::Ignore);
+    decoded.map(|decoded| decoded.value).map_err(|error| Status::bad_request(error.to_string()))
 }
 
 pub fn unsupported(media: &str) -> Box<Status> {
@@ -45,33 +65,58 @@ pub fn unsupported(media: &str) -> Box<Status> {
     Status::failure(Reason::UnsupportedMediaType, message)
 }
 
-/// Decodes a body as an object of the kind served, in the served version.
-pub fn decode(gvk: &Gvk, headers: &HeaderMap, body: &Bytes, mode: FieldValidation) -> ApiResult<Decoded> {
-    let value = parse(headers, body)?;
-    check(gvk, value, mode)
+/// Decodes a body as an object of the kind expected: version and kind, field types, unknown fields.
+pub fn decode<'a>(
+    expected: impl Into<Expected<'a>>,
+    headers: &HeaderMap,
+    body: &Bytes,
+    mode: FieldValidation,
+) -> ApiResult<Decoded> {
+    let expected = expected.into();
+    let format = format(headers)?;
+    let failed = |error: schema::DecodeError| error.status(&expected.gvk.version, &expected.gvk.kind, body);
+    let (api_version, kind) = schema::type_meta(body, format).map_err(failed)?;
+    check_type(&expected.gvk, &api_version, &kind)?;
+    let any = TypeRef::new(schema::Type { shape: schema::Shape::Any });
+    let decoded = schema::decode(expected.schema().as_ref().unwrap_or(&any), body, format, mode).map_err(failed)?;
+    complete(&expected.gvk, decoded)
 }
 
-/// Checks a parsed value against the kind: version and kind, field types, unknown fields.
-pub fn check(gvk: &Gvk, mut value: Value, _mode: FieldValidation) -> ApiResult<Decoded> {
-    let Some(fields) = value.as_object_mut() else {
-        return Err(Status::bad_request("the request body must be an object"));
+/// Checks a value that was not sent but made, as if it had been sent.
+pub fn check<'a>(expected: impl Into<Expected<'a>>, value: Value, mode: FieldValidation) -> ApiResult<Decoded> {
+    let expected = expected.into();
+    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
+    check_type(&expected.gvk, &text("apiVersion"), &text("kind"))?;
+    let decoded = match expected.schema() {
+        Some(schema) => schema::conform(&schema, value, mode)
+            .map_err(|error| error.status(&expected.gvk.version, &expected.gvk.kind, b""))?,
+        None => Decoded { value, warnings: Vec::new() },
     };
-    let (api_version, kind) = (gvk.api_version(), gvk.kind.as_ref());
-    for (field, wanted, what) in [("apiVersion", api_version.as_str(), "API version"), ("kind", kind, "kind")] {
-        match fields.get(field).and_then(Value::as_str).unwrap_or("") {
-            "" => {
-                fields.insert(field.to_owned(), wanted.into());
-            }
-            found if found == wanted => {}
-            found => {
-                return Err(Status::bad_request(format!(
-                    "the {what} in the data ({found}) does not match the expected {what} ({wanted})"
-                )));
-            }
+    complete(&expected.gvk, decoded)
+}
+
+fn check_type(gvk: &Gvk, api_version: &str, kind: &str) -> ApiResult<()> {
+    let wanted = gvk.api_version();
+    for (found, wanted, what) in [(api_version, wanted.as_str(), "API version"), (kind, gvk.kind.as_ref(), "kind")] {
+        if !found.is_empty() && found != wanted {
+            let what = if what == "kind" { "kind" } else { "API version" };
+            return Err(Status::bad_request(format!(
+                "the {what} in the data ({found}) does not match the expected {what} ({wanted})"
+            )));
         }
     }
+    Ok(())
+}
+
+/// Every object says what it is and has metadata.
+fn complete(gvk: &Gvk, mut decoded: Decoded) -> ApiResult<Decoded> {
+    let Some(fields) = decoded.value.as_object_mut() else {
+        return Err(Status::bad_request("the request body must be an object"));
+    };
+    fields.insert("apiVersion".to_owned(), gvk.api_version().into());
+    fields.insert("kind".to_owned(), gvk.kind.as_ref().into());
     if !fields.get("metadata").is_some_and(Value::is_object) {
         fields.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
     }
-    Ok(Decoded { value, warnings: Vec::new() })
+    Ok(decoded)
 }

@@ -1,11 +1,13 @@
 //! What a CustomResourceDefinition adds to a row of the kind table.
 
 /// Facts of a custom kind that built-in rows hold as functions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct CustomType {
     pub list_kind: String,
     /// JSON paths of `selectableFields`, without the leading dot.
     pub selectable: Vec<String>,
+    /// The compiled schema; absent where everything is allowed.
+    pub schema: Option<schema::TypeRef>,
     pub scale: Option<ScalePaths>,
 }
 

@@ -86,7 +86,7 @@ async fn read_body(call: &Call<'_>, request: Request<Body>) -> ApiResult<(Value,
     if gvk.kind == "Eviction" && value.get("apiVersion").and_then(Value::as_str) == Some("policy/v1beta1") {
         value["apiVersion"] = "policy/v1".into();
     }
-    Ok((codec::check(&gvk, value, options.field_validation)?.value, options))
+    Ok((codec::check(gvk, value, options.field_validation)?.value, options))
 }
 
 /// The plain success that binding and eviction answer.

@@ -26,7 +26,7 @@ pub async fn update(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respon
     let options = call.write_options()?;
     let (parts, body) = request.into_parts();
     let bytes = body::read(body).await?;
-    let scale = codec::decode(&gvk(), &parts.headers, &bytes, options.field_validation)?.value;
+    let scale = codec::decode(gvk(), &parts.headers, &bytes, options.field_validation)?.value;
     super::check_name(&scale, &call.info.name)?;
     let new = updates::write(call, &options, Part::Main, true, |old| scaled(call.served, old, &scale)).await?;
     call.output.value(StatusCode::OK, &view(call.served, &new))
@@ -38,7 +38,7 @@ pub async fn patch(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respons
     let bytes = body::read(body).await?;
     let patch = patches::decode(call, &parts.headers, &bytes)?;
     let new = updates::write(call, &options, Part::Main, false, |old| {
-        let scale = patches::apply(&gvk(), &patch, &view(call.served, old), &options)?;
+        let scale = patches::apply(gvk(), &patch, &view(call.served, old), &options)?;
         scaled(call.served, old, &scale.value)
     });
     let new = new.await?;

@@ -18,7 +18,7 @@ pub async fn create(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respon
     let (parts, body) = request.into_parts();
     let options = call.write_options()?;
     let bytes = body::read(body).await?;
-    let decoded = codec::decode(&call.served.kind.gvk(), &parts.headers, &bytes, options.field_validation)?;
+    let decoded = codec::decode(call.served, &parts.headers, &bytes, options.field_validation)?;
     if let Some(handler) = call.engine.virtual_resource(call.info) {
         let answer = handler.create(call.engine, &call.user, call.info, decoded.value).await?;
         return call.output.object(call.served, call.query, StatusCode::CREATED, &answer);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use meta::{ApiResult, Gvk, Reason, Status};
+use meta::{ApiResult, Reason, Status};
 use serde_json::Value;
 
 use super::update::{Part, write};
@@ -27,7 +27,7 @@ pub async fn patch(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respons
     let part = Part::of(call)?;
     let mut all_warnings = Vec::new();
     let patched = write(call, &options, part, true, |old| {
-        let decoded = apply(&call.served.kind.gvk(), &patch, old, &options)?;
+        let decoded = apply(call.served, &patch, old, &options)?;
         all_warnings = decoded.warnings;
         Ok(decoded.value)
     });
@@ -66,7 +66,13 @@ pub fn decode(call: &Call<'_>, headers: &HeaderMap, bytes: &Bytes) -> ApiResult<
 }
 
 /// The object after the patch, decoded again like any body.
-pub fn apply(gvk: &Gvk, patch: &Patch, old: &Value, options: &WriteOptions) -> ApiResult<codec::Decoded> {
+pub fn apply<'a>(
+    expected: impl Into<codec::Expected<'a>>,
+    patch: &Patch,
+    old: &Value,
+    options: &WriteOptions,
+) -> ApiResult<schema::Decoded> {
+    let expected = expected.into();
     let mut value = old.clone();
     match patch {
         Patch::Json(patch) => json_patch::patch(&mut value, patch).map_err(|error| {
@@ -76,12 +82,12 @@ pub fn apply(gvk: &Gvk, patch: &Patch, old: &Value, options: &WriteOptions) -> A
             )
         })?,
         Patch::Merge(patch) => json_patch::merge(&mut value, patch),
-        Patch::Strategic(patch) => strategic(gvk, &mut value, patch)?,
+        Patch::Strategic(patch) => strategic(&expected, &mut value, patch)?,
     }
-    codec::check(gvk, value, options.field_validation)
+    codec::check(expected, value, options.field_validation)
 }
 
-fn strategic(_gvk: &Gvk, value: &mut Value, patch: &Value) -> ApiResult<()> {
+fn strategic(_expected: &codec::Expected<'_>, value: &mut Value, patch: &Value) -> ApiResult<()> {
     json_patch::merge(value, patch);
     Ok(())
 }

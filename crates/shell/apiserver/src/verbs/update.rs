@@ -38,7 +38,7 @@ pub async fn update(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respon
     let (parts, body) = request.into_parts();
     let options = call.write_options()?;
     let bytes = body::read(body).await?;
-    let decoded = codec::decode(&call.served.kind.gvk(), &parts.headers, &bytes, options.field_validation)?;
+    let decoded = codec::decode(call.served, &parts.headers, &bytes, options.field_validation)?;
     let part = Part::of(call)?;
     let mut all_warnings = decoded.warnings;
     let updated = write(call, &options, part, true, |_| Ok(decoded.value.clone())).await?;
