@@ -28,7 +28,7 @@ impl From<Gvk> for Expected<'_> {
 }
 
 impl Expected<'_> {
-    fn schema(&self) -> Option<TypeRef> {
+    pub fn schema(&self) -> Option<TypeRef> {
         match self.custom {
             Some(custom) => custom.schema.clone(),
             None => schema::builtin().type_of(&self.gvk).cloned(),

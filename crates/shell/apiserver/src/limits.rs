@@ -34,8 +34,6 @@ pub const WRITE_RETRIES_MAX: usize = 16;
 pub const NAME_GENERATION_RETRIES_MAX: usize = 8;
 /// Longest generated name base; five random characters follow.
 pub const GENERATED_BASE_CHARS_MAX: usize = 58;
-/// Operations in one JSON patch.
-pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 /// Objects deleted at once by one deletecollection.
 pub const DELETE_COLLECTION_PARALLEL: usize = 16;
 /// Pause before the store's watch is opened again after it broke.

@@ -128,3 +128,20 @@ async fn nothing_is_created_in_a_namespace_that_ends() {
     assert_eq!(refused.code, 403);
     assert_eq!(refused.details.unwrap().causes[0].reason, "NamespaceTerminating");
 }
+
+#[tokio::test]
+async fn patches_of_every_kind_apply() {
+    let test = TestServer::start().await;
+    let pods: Api<Pod> = Api::default_namespaced(test.client.clone());
+    pods.create(&PostParams::default(), &pod("a")).await.unwrap();
+    let strategic: Patch<serde_json::Value> = Patch::Strategic(
+        json!({"metadata": {"labels": {"x": "y"}}, "spec": {"containers": [{"name": "c", "image": "j"}]}}),
+    );
+    let patched = pods.patch("a", &PatchParams::default(), &strategic).await.unwrap();
+    let containers = patched.spec.unwrap().containers;
+    assert_eq!((containers.len(), containers[0].image.as_deref()), (1, Some("j")));
+    let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+    let merge = Patch::Merge(json!({"metadata": {"labels": {"x": "z"}}}));
+    assert_eq!(pods.patch("a", &dry, &merge).await.unwrap().metadata.labels.unwrap()["x"], "z");
+    assert_eq!(pods.get("a").await.unwrap().metadata.labels.unwrap()["x"], "y");
+}

@@ -36,7 +36,7 @@ pub async fn patch(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respons
     let options = call.write_options()?;
     let (parts, body) = request.into_parts();
     let bytes = body::read(body).await?;
-    let patch = patches::decode(call, &parts.headers, &bytes)?;
+    let patch = patches::decode(call, &parts.headers, bytes)?;
     let new = updates::write(call, &options, Part::Main, false, |old| {
         let scale = patches::apply(gvk(), &patch, &view(call.served, old), &options)?;
         scaled(call.served, old, &scale.value)

@@ -9,21 +9,20 @@ use super::update::{Part, write};
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::codec;
-use crate::limits::JSON_PATCH_OPERATIONS_MAX;
 use crate::warnings;
 
-/// A decoded patch.
+/// A patch by its media type.
 pub enum Patch {
-    Json(json_patch::Patch),
-    Merge(Value),
-    Strategic(Value),
+    Json(Bytes),
+    Merge(Bytes),
+    Strategic(Bytes),
 }
 
 pub async fn patch(call: &Call<'_>, request: Request<Body>) -> ApiResult<Response<Body>> {
     let (parts, body) = request.into_parts();
     let options = call.write_options()?;
     let bytes = body::read(body).await?;
-    let patch = decode(call, &parts.headers, &bytes)?;
+    let patch = decode(call, &parts.headers, bytes)?;
     let part = Part::of(call)?;
     let mut all_warnings = Vec::new();
     let patched = write(call, &options, part, true, |old| {
@@ -38,27 +37,15 @@ pub async fn patch(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respons
     Ok(response)
 }
 
-pub fn decode(call: &Call<'_>, headers: &HeaderMap, bytes: &Bytes) -> ApiResult<Patch> {
-    let json = || {
-        serde_json::from_slice::<Value>(bytes)
-            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
-    };
+pub fn decode(call: &Call<'_>, headers: &HeaderMap, bytes: Bytes) -> ApiResult<Patch> {
     match codec::media_type(headers).as_str() {
-        "application/json-patch+json" => {
-            let operations = json()?;
-            if operations.as_array().is_some_and(|list| list.len() > JSON_PATCH_OPERATIONS_MAX) {
-                let message = format!("The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}");
-                return Err(Status::failure(Reason::RequestEntityTooLarge, message));
-            }
-            serde_json::from_value(operations)
-                .map(Patch::Json)
-                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
-        }
-        "application/merge-patch+json" => json().map(Patch::Merge),
-        "application/strategic-merge-patch+json" if call.served.custom.is_none() => json().map(Patch::Strategic),
+        "application/json-patch+json" => Ok(Patch::Json(bytes)),
+        "application/merge-patch+json" => Ok(Patch::Merge(bytes)),
+        "application/strategic-merge-patch+json" if call.served.custom.is_none() => Ok(Patch::Strategic(bytes)),
         other => {
+            let strategic = if call.served.custom.is_none() { ", application/strategic-merge-patch+json" } else { "" };
             let message = format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json (got {other:?})"
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json{strategic} (got {other:?})"
             );
             Err(Status::failure(Reason::UnsupportedMediaType, message))
         }
@@ -74,20 +61,15 @@ pub fn apply<'a>(
 ) -> ApiResult<schema::Decoded> {
     let expected = expected.into();
     let mut value = old.clone();
-    match patch {
-        Patch::Json(patch) => json_patch::patch(&mut value, patch).map_err(|error| {
-            Status::failure(
-                Reason::Invalid,
-                format!("the server rejected our request due to an error in our request: {error}"),
-            )
-        })?,
-        Patch::Merge(patch) => json_patch::merge(&mut value, patch),
-        Patch::Strategic(patch) => strategic(&expected, &mut value, patch)?,
-    }
+    let patched = match patch {
+        Patch::Json(patch) => objects::json_patch(&mut value, patch),
+        Patch::Merge(patch) => objects::merge_patch(&mut value, patch),
+        Patch::Strategic(patch) => {
+            let schema =
+                expected.schema().ok_or_else(|| codec::unsupported("application/strategic-merge-patch+json"))?;
+            objects::strategic_merge_patch(&schema, &mut value, patch)
+        }
+    };
+    patched.map_err(|error| error.status())?;
     codec::check(expected, value, options.field_validation)
-}
-
-fn strategic(_expected: &codec::Expected<'_>, value: &mut Value, patch: &Value) -> ApiResult<()> {
-    json_patch::merge(value, patch);
-    Ok(())
 }
