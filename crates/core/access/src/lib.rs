@@ -1,7 +1,9 @@
 //! Who may do what: RBAC, what nodes may touch, and the checks against privilege escalation, as pure decisions.
 
 pub mod admission;
+pub mod aggregation;
 pub mod attributes;
+pub mod certificates;
 pub mod defaults;
 pub mod escalation;
 pub mod forbidden;

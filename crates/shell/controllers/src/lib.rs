@@ -6,6 +6,7 @@ mod namespaces;
 mod replicaset;
 mod runner;
 mod sources;
+pub mod trust;
 
 use std::time::Duration;
 

@@ -6,7 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use crate::PkiError;
@@ -74,6 +77,19 @@ impl BootstrapToken {
             "apiVersion": "v1", "kind": "Secret", "type": SECRET_TYPE, "stringData": data,
             "metadata": { "name": format!("{SECRET_PREFIX}{}", self.id), "namespace": NAMESPACE },
         })
+    }
+}
+
+impl BootstrapToken {
+    /// Proof that `content` comes from who knows the token: a JWS with detached content (RFC 7515, appendix F), which
+    /// `cluster-info` carries under `jws-kubeconfig-ID`.
+    pub fn sign_detached(&self, content: &str) -> crate::PkiResult<String> {
+        let header = URL_SAFE_NO_PAD.encode(json!({ "alg": "HS256", "kid": self.id }).to_string());
+        let message = format!("{header}.{}", URL_SAFE_NO_PAD.encode(content));
+        let key = EncodingKey::from_secret(self.secret.as_bytes());
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256)
+            .map_err(|e| PkiError::crypto("sign the cluster information", e))?;
+        Ok(format!("{header}..{signature}"))
     }
 }
 

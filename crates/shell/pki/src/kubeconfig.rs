@@ -107,6 +107,14 @@ impl Kubeconfig {
     }
 }
 
+/// The kubeconfig of the public `cluster-info` ConfigMap: where the cluster is and how to recognise it, and nobody.
+pub fn cluster_info(server: &str, ca_pem: &str) -> PkiResult<String> {
+    let mut config = empty();
+    let cluster = json!({ "server": server, "certificate-authority-data": STANDARD.encode(ca_pem) });
+    set_entry(&mut config, "clusters", "", "cluster", cluster)?;
+    encode(&config)
+}
+
 /// Removes a context with its cluster and user; answers whether there was one. A current context that pointed to it is
 /// unset.
 pub fn remove_context(path: &Path, name: &str) -> PkiResult<bool> {
