@@ -1,0 +1,5 @@
+//! One contract, every engine.
+
+mod cases;
+mod crash;
+mod embedded;
