@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -15,6 +16,9 @@ const REVISION_KEY: &[u8] = b"revision";
 /// Nothing is read from the database after the start, so its block cache is only for compaction.
 const CACHE_BYTES: u64 = 1024 * 1024;
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
+/// How long a reopened disk may take to write what its journal held.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+const SETTLE_POLL: Duration = Duration::from_millis(5);
 const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 pub struct Disk {
@@ -86,9 +90,20 @@ impl Disk {
 
     /// Moves what the journal holds into synced tables. Needed after a failed sync: the kernel may have dropped pages
     /// that still read back, and later records must not stand behind such a hole.
+    ///
+    /// The wait is bounded: a background flush that fails ends its worker and would never be done.
     pub fn settle(&self) -> StoreResult<()> {
-        self.entries.rotate_memtable_and_wait().map_err(failed)?;
-        self.meta.rotate_memtable_and_wait().map_err(failed)
+        let deadline = Instant::now() + SETTLE_MAX;
+        for keyspace in [&self.entries, &self.meta] {
+            keyspace.rotate_memtable().map_err(failed)?;
+            while keyspace.sealed_memtable_count() > 0 {
+                if Instant::now() > deadline {
+                    return Err(StoreError::Unavailable("disk: the tables could not be written".to_owned()));
+                }
+                std::thread::sleep(SETTLE_POLL);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,237 @@
+//! The decision: filter all nodes, score those that remain, take the best; or tell why there is none.
+
+use std::collections::BTreeMap;
+
+use crate::plugin::{Rejection, Verdict};
+use crate::plugins::PLUGINS;
+use crate::pod::PodInfo;
+use crate::snapshot::{NodeInfo, Snapshot};
+
+/// Why no node takes the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unschedulable {
+    /// The text of the event and of the condition.
+    pub message: String,
+    /// The plugins that rejected nodes: what may cure the pod depends on them.
+    pub plugins: Vec<&'static str>,
+}
+
+/// The node for the pod. `seed` decides among equally good ones.
+pub fn place(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Result<String, Unschedulable> {
+    if snapshot.is_empty() {
+        return Err(Unschedulable { message: "no nodes available to schedule pods".to_owned(), plugins: Vec::new() });
+    }
+    let verdicts: Vec<_> = PLUGINS.iter().map(|plugin| (plugin.prepare)(pod, snapshot)).collect();
+    let mut feasible = Vec::new();
+    let mut rejections = Vec::new();
+    for node in snapshot.nodes() {
+        match filter(&verdicts, node) {
+            Ok(()) => feasible.push(node),
+            Err(rejection) => rejections.push(rejection),
+        }
+    }
+    best(&verdicts, &feasible, seed).ok_or_else(|| explain(pod, &rejections))
+}
+
+fn filter(verdicts: &[Box<dyn Verdict + '_>], node: &NodeInfo) -> Result<(), (&'static str, Rejection)> {
+    for (plugin, verdict) in PLUGINS.iter().zip(verdicts) {
+        verdict.filter(node).map_err(|rejection| (plugin.name, rejection))?;
+    }
+    Ok(())
+}
+
+fn best(verdicts: &[Box<dyn Verdict + '_>], feasible: &[&NodeInfo], seed: u64) -> Option<String> {
+    let mut totals = vec![0i64; feasible.len()];
+    for (plugin, verdict) in PLUGINS.iter().zip(verdicts).filter(|(plugin, _)| plugin.weight > 0) {
+        let scores: Option<Vec<i64>> = feasible.iter().map(|node| verdict.score(node)).collect();
+        let Some(mut scores) = scores else { continue };
+        verdict.normalize(&mut scores);
+        for (total, score) in totals.iter_mut().zip(scores) {
+            *total += plugin.weight * score;
+        }
+    }
+    let most = totals.iter().max()?;
+    let winners: Vec<&&NodeInfo> = feasible.iter().zip(&totals).filter(|(_, t)| *t == most).map(|(n, _)| n).collect();
+    let choice = usize::try_from(seed % u64::try_from(winners.len()).ok()?).ok()?;
+    winners.get(choice).map(|node| node.spec.name.clone())
+}
+
+fn explain(pod: &PodInfo, rejections: &[(&'static str, Rejection)]) -> Unschedulable {
+    let reasons = rejections.iter().flat_map(|(_, rejection)| rejection.reasons.iter().map(String::as_str));
+    let preemption = if pod.preempts {
+        counted(
+            rejections.len(),
+            rejections.iter().map(|(_, rejection)| match rejection.final_ {
+                true => "Preemption is not helpful for scheduling",
+                false => "No preemption victims found for incoming pod",
+            }),
+        )
+    } else {
+        "not eligible due to preemptionPolicy=Never.".to_owned()
+    };
+    let mut plugins: Vec<_> = rejections.iter().map(|(plugin, _)| *plugin).collect();
+    plugins.sort_unstable();
+    plugins.dedup();
+    let why = counted(rejections.len(), reasons);
+    Unschedulable { message: format!("{why} no new claims to deallocate, preemption: {preemption}"), plugins }
+}
+
+/// `0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods.`, sorted as text.
+fn counted<'a>(nodes: usize, reasons: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in reasons {
+        *counts.entry(reason).or_default() += 1;
+    }
+    let mut parts: Vec<String> = counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    parts.sort();
+    format!("0/{nodes} nodes are available: {}.", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::{Node, Pod};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::NodeSpec;
+
+    fn node(name: &str, spec: Value, labels: Value, cpu: &str) -> Arc<NodeSpec> {
+        let allocatable = json!({"cpu": cpu, "memory": "4Gi", "pods": "10"});
+        let node =
+            json!({"metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"allocatable": allocatable}});
+        Arc::new(NodeSpec::new(serde_json::from_value::<Node>(node).unwrap()))
+    }
+
+    fn pod(name: &str, spec: Value) -> PodInfo {
+        let metadata = json!({"name": name, "namespace": "a", "uid": name, "labels": {"app": "web"}});
+        let mut pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        pod["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        PodInfo::new(serde_json::from_value::<Pod>(pod).unwrap())
+    }
+
+    fn cluster() -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        snapshot.set_node(node("n1", json!({}), json!({"zone": "a", "disk": "ssd"}), "1"));
+        snapshot.set_node(node("n2", json!({}), json!({"zone": "b"}), "2"));
+        let taint = json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]});
+        snapshot.set_node(node("n3", taint, json!({"zone": "b"}), "8"));
+        snapshot
+    }
+
+    fn check(spec: Value, expected: &str) {
+        check_in(&cluster(), spec, expected);
+    }
+
+    fn check_in(snapshot: &Snapshot, spec: Value, expected: &str) {
+        let answer = match place(&pod("p", spec), snapshot, 0) {
+            Ok(node) => node,
+            Err(why) => why.message.split(" no new claims").next().unwrap().to_owned(),
+        };
+        assert_eq!(answer, expected);
+    }
+
+    fn cpu(amount: &str) -> Value {
+        json!([{"name": "c", "image": "i", "resources": {"requests": {"cpu": amount}}}])
+    }
+
+    #[test]
+    fn filters_tell_their_reasons() {
+        check(json!({}), "n2");
+        check(json!({"containers": cpu("1500m")}), "n2");
+        check(
+            json!({"containers": cpu("3")}),
+            "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu.",
+        );
+        check(json!({"containers": cpu("3"), "tolerations": [{"key": "k", "operator": "Exists"}]}), "n3");
+        check(json!({"nodeSelector": {"disk": "ssd"}}), "n1");
+        check(
+            json!({"nodeSelector": {"disk": "tape"}, "tolerations": [{"operator": "Exists"}]}),
+            "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+        );
+        check(
+            json!({"nodeName": "n9", "tolerations": [{"operator": "Exists"}]}),
+            "0/3 nodes are available: 3 node(s) didn't match the requested node name.",
+        );
+        let term = |field: &str, operator: &str, value: &str| {
+            let terms = json!([{field: [{"key": if field == "matchFields" { "metadata.name" } else { "zone" },
+                "operator": operator, "values": [value]}]}]);
+            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                {"nodeSelectorTerms": terms}}}})
+        };
+        check(term("matchFields", "In", "n1"), "n1");
+        check(term("matchExpressions", "NotIn", "b"), "n1");
+        check(
+            term("matchExpressions", "In", "c"),
+            "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector.",
+        );
+    }
+
+    #[test]
+    fn unhelpful_preemption_is_said_so() {
+        let why = place(&pod("p", json!({"containers": cpu("100")})), &cluster(), 0).unwrap_err();
+        assert_eq!(
+            why.message,
+            "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. no new claims to \
+             deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+        );
+        assert_eq!(why.plugins, ["NodeResourcesFit", "TaintToleration"]);
+        let none = place(&pod("p", json!({})), &Snapshot::default(), 0).unwrap_err();
+        assert_eq!(none.message, "no nodes available to schedule pods");
+    }
+
+    #[test]
+    fn host_ports_and_room_are_taken_and_given_back() {
+        let port =
+            json!({"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "hostPort": 80}]}]});
+        let mut snapshot = cluster();
+        let first = place(&pod("p1", port.clone()), &snapshot, 0).unwrap();
+        snapshot.add_pod(&first, Arc::new(pod("p1", port.clone())));
+        let second = place(&pod("p2", port.clone()), &snapshot, 0).unwrap();
+        assert_ne!(first, second);
+        snapshot.add_pod(&second, Arc::new(pod("p2", port.clone())));
+        let full = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't have free ports for the \
+                    requested pod ports.";
+        check_in(&snapshot, port.clone(), full);
+        snapshot.remove_pod(&first, "p1");
+        check_in(&snapshot, port, &first);
+    }
+
+    #[test]
+    fn cordoned_nodes_take_no_pods() {
+        let mut snapshot = Snapshot::default();
+        snapshot.set_node(node("n1", json!({"unschedulable": true}), json!({}), "1"));
+        check_in(&snapshot, json!({}), "0/1 nodes are available: 1 node(s) were unschedulable.");
+        let toleration = json!({"tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]});
+        check_in(&snapshot, toleration, "n1");
+    }
+
+    #[test]
+    fn spread_constraints_hold() {
+        let spread = |key: &str| {
+            json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": {"matchLabels": {"app": "web"}}}]})
+        };
+        let mut snapshot = cluster();
+        snapshot.add_pod("n2", Arc::new(pod("p1", json!({}))));
+        check_in(&snapshot, spread("zone"), "n1");
+        snapshot.add_pod("n1", Arc::new(pod("p2", json!({}))));
+        snapshot.add_pod("n1", Arc::new(pod("p3", json!({}))));
+        check_in(&snapshot, spread("zone"), "n2");
+        let missing = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match pod topology \
+                       spread constraints (missing required label).";
+        check_in(&snapshot, spread("rack"), missing);
+    }
+
+    #[test]
+    fn init_containers_and_sidecars_count_as_they_run() {
+        let container = |name: &str, amount: &str, restart: Option<&str>| json!({"name": name, "image": "i", "restartPolicy": restart, "resources": {"requests": {"cpu": amount}}});
+        let spec = json!({
+            "containers": [container("c", "100m", None)],
+            "initContainers": [container("i", "500m", None), container("s", "200m", Some("Always")), container("j", "400m", None)],
+            "overhead": {"cpu": "10m"},
+        });
+        assert_eq!(pod("p", spec).requests.get("cpu"), 610);
+    }
+}

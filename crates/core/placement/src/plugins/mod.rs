@@ -1,0 +1,25 @@
+//! The plugins in the order upstream asks them; the first that rejects a node names the reason.
+
+mod balanced_allocation;
+mod image_locality;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_resources_fit;
+mod node_unschedulable;
+mod pod_topology_spread;
+mod taint_toleration;
+
+use crate::plugin::Plugin;
+
+pub static PLUGINS: &[Plugin] = &[
+    node_unschedulable::PLUGIN,
+    node_name::PLUGIN,
+    taint_toleration::PLUGIN,
+    node_affinity::PLUGIN,
+    node_ports::PLUGIN,
+    node_resources_fit::PLUGIN,
+    pod_topology_spread::PLUGIN,
+    balanced_allocation::PLUGIN,
+    image_locality::PLUGIN,
+];

@@ -1,0 +1,52 @@
+//! TaintToleration: taints keep out pods that do not tolerate them, or make their nodes a second choice.
+
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+
+use crate::plugin::{Plugin, Rejection, Verdict, scale};
+use crate::pod::PodInfo;
+use crate::snapshot::NodeInfo;
+
+pub const PLUGIN: Plugin = Plugin { name: "TaintToleration", weight: 3, prepare: |pod, _| Box::new(Rule(pod)) };
+
+pub fn tolerates(pod: &PodInfo, taint: &Taint) -> bool {
+    pod.tolerations.iter().any(|toleration| covers(toleration, taint))
+}
+
+fn covers(toleration: &Toleration, taint: &Taint) -> bool {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let number = |text: &Option<String>| text.as_deref().unwrap_or_default().parse::<i64>().ok();
+    if given(&toleration.effect).is_some_and(|effect| effect != taint.effect) {
+        return false;
+    }
+    if given(&toleration.key).is_some_and(|key| key != taint.key) {
+        return false;
+    }
+    match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        Some("Lt") => number(&taint.value).zip(number(&toleration.value)).is_some_and(|(has, limit)| has < limit),
+        Some("Gt") => number(&taint.value).zip(number(&toleration.value)).is_some_and(|(has, limit)| has > limit),
+        _ => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
+    }
+}
+
+struct Rule<'a>(&'a PodInfo);
+
+impl Verdict for Rule<'_> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        let keeps_out = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+        match node.spec.taints.iter().filter(keeps_out).find(|taint| !tolerates(self.0, taint)) {
+            // v1.36 no longer names the taint, so that nodes with different ones count as one reason.
+            Some(_) => Err(Rejection::final_("node(s) had untolerated taint(s)")),
+            None => Ok(()),
+        }
+    }
+
+    fn score(&self, node: &NodeInfo) -> Option<i64> {
+        let deters = |taint: &&Taint| taint.effect == "PreferNoSchedule" && !tolerates(self.0, taint);
+        i64::try_from(node.spec.taints.iter().filter(deters).count()).ok()
+    }
+
+    fn normalize(&self, scores: &mut [i64]) {
+        scale(scores, true);
+    }
+}

@@ -1,0 +1,95 @@
+//! The small view of a pod that placement works on.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{NodeAffinity, Pod, Toleration, TopologySpreadConstraint};
+
+use crate::resources::{Resources, pod_requests};
+
+/// A port of the host that a container wants for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub ip: String,
+    pub protocol: String,
+    pub port: i32,
+}
+
+impl HostPort {
+    /// Two cannot be on one node: the same port of the same protocol on one address, where 0.0.0.0 is every address.
+    pub fn collides(&self, other: &Self) -> bool {
+        let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || any(&self.ip) || any(&other.ip))
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct PodInfo {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub labels: BTreeMap<String, String>,
+    /// The uid of the controlling owner: pods of one owner are spread.
+    pub owner: Option<String>,
+    pub deleting: bool,
+    /// Succeeded or Failed: holds nothing of its node any more.
+    pub finished: bool,
+    pub priority: i32,
+    /// Seconds since the epoch.
+    pub created: i64,
+    pub scheduler: String,
+    pub node: Option<String>,
+    pub gated: bool,
+    pub requests: Resources,
+    pub scored_requests: Resources,
+    pub ports: Vec<HostPort>,
+    pub node_selector: BTreeMap<String, String>,
+    pub node_affinity: Option<NodeAffinity>,
+    pub tolerations: Vec<Toleration>,
+    pub spread: Vec<TopologySpreadConstraint>,
+    pub images: Vec<String>,
+    pub preempts: bool,
+    /// The message of its PodScheduled=False condition, so that it is not written again.
+    pub unschedulable_message: Option<String>,
+}
+
+impl PodInfo {
+    pub fn new(pod: Pod) -> Self {
+        let meta = pod.metadata;
+        let spec = pod.spec.unwrap_or_default();
+        let status = pod.status.unwrap_or_default();
+        let (requests, scored_requests) = pod_requests(&spec);
+        let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
+        let ports = spec.containers.iter().flat_map(|c| c.ports.iter().flatten()).filter_map(|port| {
+            let number = port.host_port.filter(|number| *number > 0)?;
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            Some(HostPort { ip: port.host_ip.clone().unwrap_or_default(), protocol, port: number })
+        });
+        let condition = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+        Self {
+            owner: meta.owner_references.iter().flatten().find(|o| o.controller == Some(true)).map(|o| o.uid.clone()),
+            ports: ports.collect(),
+            images: containers().filter_map(|c| c.image.clone()).collect(),
+            namespace: meta.namespace.unwrap_or_default(),
+            name: meta.name.unwrap_or_default(),
+            uid: meta.uid.unwrap_or_default(),
+            labels: meta.labels.unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+            finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            priority: spec.priority.unwrap_or(0),
+            created: meta.creation_timestamp.map_or(0, |time| time.0.as_second()),
+            scheduler: spec.scheduler_name.unwrap_or_else(|| "default-scheduler".to_owned()),
+            node: spec.node_name.filter(|name| !name.is_empty()),
+            gated: spec.scheduling_gates.is_some_and(|gates| !gates.is_empty()),
+            requests,
+            scored_requests,
+            node_selector: spec.node_selector.unwrap_or_default(),
+            node_affinity: spec.affinity.and_then(|affinity| affinity.node_affinity),
+            tolerations: spec.tolerations.unwrap_or_default(),
+            spread: spec.topology_spread_constraints.unwrap_or_default(),
+            preempts: spec.preemption_policy.as_deref() != Some("Never"),
+            unschedulable_message: condition.and_then(|condition| condition.message.clone()),
+        }
+    }
+}
