@@ -1,6 +1,9 @@
-//! What happens to objects: patches, applied on JSON values by the schema.
+//! What happens to objects: patches and server-side apply, on JSON values by the schema.
 
+pub mod apply;
+pub mod fieldset;
 pub mod patch;
 pub mod strategic;
 
+pub use apply::{Conflict, Manager, apply, conflict_status, track_update};
 pub use patch::{PatchError, json_patch, merge_patch, strategic_merge_patch};
