@@ -10,6 +10,7 @@ mod config;
 mod conntrack;
 mod dns;
 mod forward;
+mod guard;
 #[cfg(test)]
 mod lab;
 mod link;

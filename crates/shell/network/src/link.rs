@@ -7,7 +7,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVxlan, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -115,6 +115,9 @@ impl Links {
         self.only_address(index, gateway, pod_cidr.1).await?;
         let up = LinkUnspec::new_with_index(index).up().build();
         self.handle.link().change(up).execute().await.map_err(cannot(format!("bring up {name}")))?;
+        // The node's own processes need some route to a cluster IP before its translation; a machine may have no default.
+        let route = Self::route(self.config.service_cidr).output_interface(index).scope(RouteScope::Link).build();
+        self.handle.route().add(route).replace().execute().await.map_err(cannot("route the service network"))?;
         Ok(gateway)
     }
 

@@ -4,6 +4,7 @@
 //! change is applied at once, and a flood costs one call per call time.
 
 use crate::applied::Applied;
+use crate::guard::Guard;
 use crate::nft::{self, CallError};
 use crate::watch::Change;
 use netplan::proxy::{ProxyState, Transaction, UdpFlush};
@@ -22,8 +23,8 @@ const BURST_MAX: usize = 65_536;
 const KINDS: usize = 2;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// How often the table's presence is checked.
-const VERIFY_PERIOD: Duration = Duration::from_secs(10);
+/// How often the table's presence is checked beside the kernel's own notice.
+const VERIFY_PERIOD: Duration = Duration::from_secs(60);
 
 /// Runs until cancelled. `state` holds the configuration and no objects yet.
 pub async fn run(
@@ -40,6 +41,9 @@ pub async fn run(
     verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut burst = Vec::new();
     let mut owed = Owed::default();
+    let mut check = false;
+    let open = Guard::open().inspect_err(|error| tracing::warn!(%error, "cannot listen for nftables changes"));
+    let mut guard = open.ok();
     loop {
         let retry_at = async {
             match retry {
@@ -51,12 +55,16 @@ pub async fn run(
             () = stop.cancelled() => return,
             received = changes.recv_many(&mut burst, BURST_MAX) => if received == 0 { return },
             () = retry_at => {}
-            _ = verify.tick(), if synced >= KINDS && !unknown => {
-                if let Err(error) = verify_table(&state.config().table).await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "service rules are gone, writing them again");
-                    unknown = true;
-                }
-            }
+            () = deleted(&mut guard, &state.config().table) => check = true,
+            _ = verify.tick() => check = true,
+        }
+        if std::mem::take(&mut check)
+            && synced >= KINDS
+            && !unknown
+            && let Err(error) = verify_table(&state.config().table).await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "service rules are gone, writing them again");
+            unknown = true;
         }
         for change in burst.drain(..) {
             match change {
@@ -135,6 +143,19 @@ async fn carry_affinity(table: &str, transaction: &Transaction) -> String {
     let listing = nft::call("nft", &["-j", "list", "map", "ip", table, "affinity"], "").await;
     let listing = listing.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     netplan::affinity::rewrite(table, &listing, &transaction.affinity_moves)
+}
+
+/// Waits for the kernel's notice that the table was deleted; for ever once notices cannot be had.
+async fn deleted(guard: &mut Option<Guard>, table: &str) {
+    match guard {
+        Some(listener) => {
+            if let Err(error) = listener.deleted(table).await {
+                tracing::warn!(%error, "nftables notices ended");
+                *guard = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
 }
 
 async fn verify_table(table: &str) -> Result<(), CallError> {

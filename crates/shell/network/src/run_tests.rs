@@ -64,6 +64,18 @@ fn start(
     })
 }
 
+/// Who answers for `ns.dns.cluster.local`, and with which address.
+fn ask_dns() -> (String, Vec<u8>) {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let query =
+        b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02ns\x03dns\x07cluster\x05local\x00\x00\x01\x00\x01";
+    socket.send_to(query, "10.96.0.10:53").unwrap();
+    let mut buffer = [0; 512];
+    let (length, from) = socket.recv_from(&mut buffer).unwrap();
+    (from.to_string(), buffer[length - 4..length].to_vec())
+}
+
 fn pods_reach_each_other(backend: Backend, device: &str) {
     let Some(mut lab) = Lab::new() else { return };
     lab.fabric("10.10.0.254");
@@ -94,17 +106,11 @@ fn pods_reach_each_other(backend: Backend, device: &str) {
     let node = lab.name("n1");
     assert!(sh(&format!("ip -n {node} route get 10.200.2.5")).contains(&format!("dev {device}")));
     // Cluster DNS is on the node itself, by its service address.
-    let answer = lab.inside("p1", || {
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let query =
-            b"\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02ns\x03dns\x07cluster\x05local\x00\x00\x01\x00\x01";
-        socket.send_to(query, "10.96.0.10:53").unwrap();
-        let mut buffer = [0; 512];
-        let (length, from) = socket.recv_from(&mut buffer).unwrap();
-        (from.to_string(), buffer[length - 4..length].to_vec())
-    });
-    assert_eq!(answer, ("10.96.0.10:53".to_owned(), vec![10, 96, 0, 10]));
+    // The node's own processes reach it too, even on a machine without a default route.
+    sh(&format!("ip -n {node} route del default"));
+    for client in ["p1", "n1"] {
+        assert_eq!(lab.inside(client, ask_dns), ("10.96.0.10:53".to_owned(), vec![10, 96, 0, 10]), "from {client}");
+    }
     sender.send(nodes(1)).unwrap();
     eventually(false, || sh(&format!("ip -n {node} route")).contains("10.200.2.0"));
     stop.cancel();

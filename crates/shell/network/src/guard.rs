@@ -1,0 +1,88 @@
+//! Notices at once when someone deletes our table, as `nft flush ruleset` in a firewall's start script does.
+
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use tokio::io::unix::AsyncFd;
+
+/// Multicast group of nftables' notifications: NFNLGRP_NFTABLES (7) as a bit.
+const NFTABLES_GROUP: u32 = 1 << 6;
+/// NFNL_SUBSYS_NFTABLES and NFT_MSG_DELTABLE.
+const DELETE_TABLE: u16 = 10 << 8 | 2;
+const TABLE_NAME_ATTRIBUTE: u16 = 1;
+const HEADER_BYTES: usize = 16;
+/// Netlink header, then four bytes with family and generation.
+const PREFIX_BYTES: usize = HEADER_BYTES + 4;
+const DATAGRAM_BYTES_MAX: usize = 65_536;
+
+/// A listener for deletions in this network namespace.
+pub struct Guard {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl Guard {
+    pub fn open() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, NFTABLES_GROUP))?;
+        // SAFETY: an `OwnedFd` keeps its descriptor open and its own until dropped, and `AsyncFd` owns it from here on.
+        let socket = unsafe { AsyncFd::register(socket) }?;
+        Ok(Self { socket })
+    }
+
+    /// Returns when `table` was deleted, maybe by ourselves to replace it, or when notifications were lost. The caller looks.
+    pub async fn deleted(&self, table: &str) -> io::Result<()> {
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let read = ready.try_io(|fd| Ok(recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?));
+            match read {
+                Ok(Ok(length)) if deletes(&buffer[..length], table) => return Ok(()),
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(error)) if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Whether a datagram of netlink messages tells that `table` was deleted.
+fn deletes(mut bytes: &[u8], table: &str) -> bool {
+    let number = |bytes: &[u8], at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    while let Some(length) = bytes.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes) {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some(message) = bytes.get(..length).filter(|message| message.len() >= HEADER_BYTES) else { return false };
+        let mut attributes = message.get(PREFIX_BYTES..).unwrap_or_default();
+        while number(message, 4) == Some(DELETE_TABLE) {
+            let (Some(size), Some(kind)) = (number(attributes, 0), number(attributes, 2)) else { break };
+            let Some(value) = attributes.get(4..usize::from(size)) else { break };
+            if kind == TABLE_NAME_ATTRIBUTE && value.strip_suffix(&[0]).unwrap_or(value) == table.as_bytes() {
+                return true;
+            }
+            attributes = attributes.get(usize::from(size).next_multiple_of(4)..).unwrap_or_default();
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_deletion_of_the_named_table_counts() {
+        let message = |kind: u16, name: &str| {
+            let mut attribute =
+                [&(5 + name.len() as u16).to_ne_bytes()[..], &1u16.to_ne_bytes(), name.as_bytes(), &[0]].concat();
+            attribute.resize(attribute.len().next_multiple_of(4), 0);
+            let length = (PREFIX_BYTES + attribute.len()) as u32;
+            [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 14], &attribute].concat()
+        };
+        let added = DELETE_TABLE & 0xff00;
+        assert!(deletes(&[message(added, "t"), message(DELETE_TABLE, "t")].concat(), "t"));
+        assert!(!deletes(&[message(added, "t"), message(DELETE_TABLE, "other")].concat(), "t"));
+        assert!(!deletes(&message(DELETE_TABLE, "t")[..10], "t"));
+        assert!(!deletes(&[0; 64], "t"));
+    }
+}
