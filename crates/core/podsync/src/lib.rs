@@ -1,1 +1,24 @@
-//! Desired pod, observed containers and now in; runtime actions and status out.
+//! Decides what a node does for one pod: desired pod + observed containers + now in, runtime actions and status out.
+
+mod backoff;
+mod expand;
+mod observed;
+mod plan;
+mod probe;
+mod qos;
+mod resources;
+mod spec;
+mod status;
+mod status_container;
+
+pub use backoff::{Backoff, CRASH_DELAY_FIRST, CRASH_DELAY_MAX, CRASH_RESET_AFTER, IMAGE_DELAY_FIRST, IMAGE_DELAY_MAX};
+pub use expand::expand;
+pub use observed::{Container, ContainerState, Memory, Observed, Sandbox, Waiting};
+pub use plan::{Action, KillReason, Plan, plan};
+pub use probe::{ProbeKind, ProbeSettings, ProbeTracker, ProbeVerdict};
+pub use qos::{QosClass, oom_score_adj, qos_class};
+pub use resources::{
+    CgroupLimits, container_limits, cpu_quota, cpu_shares, parse_quantity, pod_limits, quantity_bytes, quantity_milli,
+};
+pub use spec::{ContainerKind, all_containers, grace_seconds, is_host_network, is_sidecar};
+pub use status::{Pins, pod_is_finished, status};
