@@ -1,8 +1,31 @@
 //! The node agent: makes the containers of this machine match the pods bound to it, and reports back.
 
+mod cgroups;
+mod check;
 pub mod config;
+mod container;
 pub mod containerd;
+mod env;
+mod fields;
+mod images;
+mod logs;
+mod machine;
+mod names;
+pub mod node;
+mod objects;
+mod operations;
+mod pods;
+mod probes;
+mod register;
+mod run;
 pub mod runtime;
+mod sandbox;
 pub mod server;
+mod status;
+mod tokens;
+mod volumes;
+mod worker;
 
 pub use config::{KubeletConfig, RuntimeSource};
+pub use node::Node;
+pub use run::{prepare, run, run_prepared};

@@ -1,0 +1,258 @@
+//! The operations that a pod's plan consists of, each with its events: sandbox, container start with image and hook, stop with hook.
+
+use crate::container::{self, Inputs};
+use crate::fields::Addresses;
+use crate::node::Node;
+use crate::runtime::cri;
+use crate::{cgroups, check, sandbox, volumes};
+use client::EventKind;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use podsync::{KillReason, Waiting};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Shortest time that a container gets after its preStop hook used the grace period up.
+const GRACE_AFTER_HOOK_MIN: i64 = 2;
+/// Delay after a sandbox or volume could not be made.
+const RETRY_DELAY: SignedDuration = SignedDuration::from_secs(5);
+/// Delay after a container's configuration could not be resolved; a change of the missing object ends it early.
+const CONFIG_RETRY_DELAY: SignedDuration = SignedDuration::from_secs(10);
+
+/// Why something did not start, and when to try again.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Waiting reason and message.
+    pub waiting: Waiting,
+    /// When to try again.
+    pub retry_at: Timestamp,
+}
+
+fn failure(reason: &str, message: String, delay: SignedDuration) -> Failure {
+    let now = Timestamp::now();
+    let waiting = Waiting { reason: reason.into(), message };
+    Failure { waiting, retry_at: now.checked_add(delay).unwrap_or(now) }
+}
+
+fn text(status: &tonic::Status) -> String {
+    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
+}
+
+/// Makes volumes, control group and sandbox.
+pub async fn create_sandbox(node: Arc<Node>, pod: Arc<Pod>, attempt: u32) -> Result<String, Failure> {
+    let creating = |message: String| failure("ContainerCreating", message, RETRY_DELAY);
+    if let Err(error) = volumes::prepare(&node, &pod).await {
+        let message = format!("MountVolume.SetUp failed for volume \"{}\" : {}", error.volume, error.cause);
+        node.event(&pod, None, EventKind::Warning, "FailedMount", message.clone());
+        return Err(creating(message));
+    }
+    let spec = pod.spec.clone().unwrap_or_default();
+    let group = sandbox::cgroup_parent(&node, &pod);
+    if let Err(error) = cgroups::ensure(&group, &podsync::pod_limits(&spec)) {
+        let message =
+            format!("unable to ensure pod container exists: failed to create container for {group} : {error}");
+        node.event(&pod, None, EventKind::Warning, "FailedCreatePodContainer", message.clone());
+        return Err(creating(message));
+    }
+    let logs = sandbox::log_directory(&node, &pod);
+    if let Err(error) = std::fs::create_dir_all(&logs) {
+        return Err(creating(format!("cannot make {}: {error}", logs.display())));
+    }
+    let Ok(_slot) = node.start_slots.acquire().await else { return Err(creating("the node stops".into())) };
+    match node.runtime.run_sandbox(sandbox::config(&node, &pod, attempt)).await {
+        Ok(id) => {
+            node.registry.own(&id, pod.metadata.uid.as_deref().unwrap_or_default());
+            Ok(id)
+        }
+        Err(status) => {
+            let message = format!("Failed to create pod sandbox: {}", text(&status));
+            node.event(&pod, None, EventKind::Warning, "FailedCreatePodSandBox", message.clone());
+            Err(creating(message))
+        }
+    }
+}
+
+/// What a start needs.
+pub struct Start {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// The container.
+    pub spec: Container,
+    /// Whether it stands among the init containers.
+    pub init: bool,
+    /// How many came before.
+    pub attempt: u32,
+    /// Its sandbox.
+    pub sandbox_id: String,
+    /// Its sandbox's attempt.
+    pub sandbox_attempt: u32,
+    /// Addresses of the pod.
+    pub ips: Vec<String>,
+}
+
+impl Start {
+    fn event(&self, kind: EventKind, reason: &str, message: String) {
+        self.node.event(&self.pod, Some((&self.spec.name, self.init)), kind, reason, message);
+    }
+
+    /// Image, configuration, creation, start and postStart hook.
+    pub async fn run(self) -> Result<String, Failure> {
+        let sandbox = sandbox::config(&self.node, &self.pod, self.sandbox_attempt);
+        let image = self.node.images.ensure(&self.node, &self.pod, &self.spec, self.init, &sandbox).await;
+        let image = image.map_err(|f| {
+            if f.reason == "ImagePullBackOff" {
+                let name = self.spec.image.as_deref().unwrap_or_default();
+                self.event(EventKind::Normal, "BackOff", format!("Back-off pulling image \"{name}\""));
+                self.event(EventKind::Warning, "Failed", "Error: ImagePullBackOff".into());
+            }
+            Failure { waiting: Waiting { reason: f.reason.into(), message: f.message }, retry_at: f.retry_at }
+        })?;
+        let prepared = volumes::prepare(&self.node, &self.pod).await.map_err(|e| {
+            failure("CreateContainerConfigError", format!("volume \"{}\": {}", e.volume, e.cause), CONFIG_RETRY_DELAY)
+        })?;
+        let addresses = Addresses { pod: self.ips.clone(), host: self.node.host_ips() };
+        let inputs = Inputs {
+            node: &self.node,
+            pod: &self.pod,
+            spec: &self.spec,
+            attempt: self.attempt,
+            addresses: &addresses,
+            volumes: &prepared.paths,
+            image: &image,
+        };
+        let config = container::config(&inputs).await.map_err(|message| {
+            self.event(EventKind::Warning, "Failed", format!("Error: {message}"));
+            failure("CreateContainerConfigError", message, CONFIG_RETRY_DELAY)
+        })?;
+        let id = self.create_and_start(config, sandbox).await?;
+        let hook = self.spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+        if let Some(hook) = hook
+            && let Err(cause) = run_hook(&self.node, &self.spec, &id, self.ips.first(), hook).await
+        {
+            let grace = podsync::grace_seconds(&self.pod);
+            self.event(EventKind::Warning, "FailedPostStartHook", format!("PostStartHook failed: {cause}"));
+            let message = "FailedPostStartHook".to_string();
+            self.event(EventKind::Normal, "Killing", message.clone());
+            let _ = self.node.runtime.stop_container(&id, grace).await;
+            return Err(failure("PostStartHookError", cause, SignedDuration::ZERO));
+        }
+        Ok(id)
+    }
+
+    async fn create_and_start(
+        &self,
+        config: cri::ContainerConfig,
+        sandbox: cri::PodSandboxConfig,
+    ) -> Result<String, Failure> {
+        let slot = self.node.start_slots.acquire().await;
+        let Ok(_slot) = slot else { return Err(failure("RunContainerError", "the node stops".into(), RETRY_DELAY)) };
+        let runtime = &self.node.runtime;
+        let id = runtime.create_container(&self.sandbox_id, config, sandbox).await.map_err(|status| {
+            self.event(EventKind::Warning, "Failed", format!("Error: {}", status.message()));
+            failure("CreateContainerError", status.message().to_string(), CONFIG_RETRY_DELAY)
+        })?;
+        self.node.registry.own(&id, self.pod.metadata.uid.as_deref().unwrap_or_default());
+        self.event(EventKind::Normal, "Created", format!("Container created: {}", self.spec.name));
+        if let Err(status) = runtime.start_container(&id).await {
+            self.event(EventKind::Warning, "Failed", format!("Error: {}", status.message()));
+            // the runtime keeps the container as ended, so that its restart delay applies
+            return Err(failure("RunContainerError", status.message().to_string(), SignedDuration::ZERO));
+        }
+        self.event(EventKind::Normal, "Started", format!("Container started: {}", self.spec.name));
+        Ok(id)
+    }
+}
+
+/// Runs a lifecycle hook in or against a container.
+async fn run_hook(
+    node: &Node,
+    spec: &Container,
+    id: &str,
+    ip: Option<&String>,
+    hook: &LifecycleHandler,
+) -> Result<(), String> {
+    if let Some(action) = &hook.exec {
+        check::exec(node, id, action.command.clone().unwrap_or_default(), Duration::ZERO).await.map(drop)
+    } else if let Some(action) = &hook.http_get {
+        let ip = ip.map(String::as_str).unwrap_or("127.0.0.1");
+        let mut action = action.clone();
+        let reply = check::http(spec, ip, &action, "kube-lifecycle/1.36").await;
+        // an HTTPS hook against a plain HTTP server falls back, as it did before hooks knew HTTPS
+        match reply {
+            Err(cause) if action.scheme.as_deref() == Some("HTTPS") && cause.contains("corrupt message") => {
+                action.scheme = Some("HTTP".into());
+                check::http(spec, ip, &action, "kube-lifecycle/1.36").await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    } else if let Some(action) = &hook.sleep {
+        tokio::time::sleep(Duration::from_secs(u64::try_from(action.seconds).unwrap_or(0))).await;
+        Ok(())
+    } else {
+        Err("invalid handler: no handler is set".into())
+    }
+}
+
+/// What a stop needs.
+pub struct Stop {
+    /// The node.
+    pub node: Arc<Node>,
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// The container in the pod, if the pod still has it.
+    pub spec: Option<Container>,
+    /// Whether it stands among the init containers.
+    pub init: bool,
+    /// Runtime id.
+    pub id: String,
+    /// Name, for the event.
+    pub name: String,
+    /// Why.
+    pub reason: KillReason,
+    /// Seconds until SIGKILL.
+    pub grace: i64,
+    /// The pod's address.
+    pub ip: Option<String>,
+    /// Whether it runs, so that its preStop hook can.
+    pub running: bool,
+}
+
+impl Stop {
+    /// preStop hook within the grace period, then SIGTERM, then SIGKILL.
+    pub async fn run(self) {
+        let message = match &self.reason {
+            KillReason::PodEnds => format!("Stopping container {}", self.name),
+            KillReason::ProbeFailed(text) => text.clone(),
+            KillReason::SandboxChanged => "Pod sandbox changed, it will be killed and re-created.".to_string(),
+            KillReason::SpecChanged => format!("Container {} definition changed, will be restarted", self.name),
+        };
+        let at = Some((self.name.as_str(), self.init));
+        self.node.event(&self.pod, at, EventKind::Normal, "Killing", message);
+        let mut grace = self.grace;
+        let hook = self.spec.as_ref().and_then(|s| Some((s, s.lifecycle.as_ref()?.pre_stop.as_ref()?)));
+        if let Some((spec, hook)) = hook.filter(|_| self.running && grace > 0) {
+            let began = Instant::now();
+            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+            let run = run_hook(&self.node, spec, &self.id, self.ip.as_ref(), hook);
+            match tokio::time::timeout(limit, run).await {
+                Ok(Err(cause)) => {
+                    let text = format!("PreStopHook failed: {cause}");
+                    self.node.event(&self.pod, at, EventKind::Warning, "FailedPreStopHook", text);
+                }
+                Err(_) => tracing::info!(container = %self.name, "preStop hook did not end within the grace period"),
+                Ok(Ok(())) => {}
+            }
+            let used = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
+            grace = (grace - used).max(GRACE_AFTER_HOOK_MIN);
+        }
+        if let Err(status) = self.node.runtime.stop_container(&self.id, grace).await {
+            let text =
+                format!("error killing pod: failed to \"KillContainer\" for \"{}\": {}", self.name, text(&status));
+            self.node.event(&self.pod, None, EventKind::Warning, "FailedKillPod", text);
+            // bounded retry pace: the worker plans the stop again after this returns
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
