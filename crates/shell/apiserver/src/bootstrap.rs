@@ -1,6 +1,7 @@
 //! The objects that every cluster has from its first second.
 
 use access::User;
+use futures::StreamExt;
 use meta::GroupVersion;
 use serde_json::{Value, json};
 
@@ -12,16 +13,21 @@ use crate::output::Output;
 use crate::server::StartError;
 use crate::verbs::{create, metadata, update};
 
+/// Objects created at the same time.
+const WRITES_MAX: usize = 64;
+
 /// Creates what is missing; what exists is left as it is.
 pub async fn run(engine: &Engine) -> Result<(), StartError> {
-    let mut objects: Vec<Value> = ["default", "kube-system", "kube-public", "kube-node-lease"]
-        .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
-        .into();
-    objects.extend(priority_classes());
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        ensure(engine, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
+    }
+    let mut objects: Vec<Value> = priority_classes().into();
     objects.extend(engine.config.service_ip.map(|ip| kubernetes_service(&ip.to_string())));
     objects.extend(engine.config.bootstrap.iter().cloned());
-    for object in objects {
-        ensure(engine, object).await?;
+    // Side by side, so that the store commits them in groups: one by one, a first start would wait for each flush.
+    let mut writes = futures::stream::iter(objects).map(|object| ensure(engine, object)).buffer_unordered(WRITES_MAX);
+    while let Some(written) = writes.next().await {
+        written?;
     }
     if let Some(address) = engine.config.advertise {
         for object in kubernetes_endpoints(address) {

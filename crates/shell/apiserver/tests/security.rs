@@ -368,3 +368,49 @@ async fn bootstrap_tokens_know_only_how_to_join() {
     secrets.create(&PostParams::default(), &object(expired.to_secret("", Some(past)))).await.unwrap();
     assert_eq!(whoami(&cluster, &cluster.with_token(&expired.to_string()).await).await.unwrap_err().code, 401);
 }
+
+#[tokio::test]
+async fn certificate_requests_carry_who_asked_and_are_decided_by_who_may() {
+    let cluster = start().await;
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let request = |pem: &str| {
+        let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+        json!({ "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": { "name": "c" },
+            "spec": { "request": encoded, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"],
+                "username": "somebody-else" } })
+    };
+    let admin = cluster.admin();
+    let refused = cluster.ask(&admin, "POST", path, &request("garbage")).await.unwrap_err();
+    assert_eq!(
+        refused.message,
+        "CertificateSigningRequest.certificates.k8s.io \"c\" is invalid: spec.request: Invalid value: \"Z2FyYmFnZQ==\": \
+         PEM block type must be CERTIFICATE REQUEST"
+    );
+    let root = pki::new_csr("root", Some("system:masters"), &[], &[]).unwrap();
+    let refused = cluster.ask(&admin, "POST", path, &request(&root.certificate_pem)).await.unwrap_err();
+    assert!(refused.message.contains("signer with system:masters group is not allowed"), "{}", refused.message);
+    let ann = pki::new_csr("ann", None, &[], &[]).unwrap();
+    let created = cluster.ask(&admin, "POST", path, &request(&ann.certificate_pem)).await.unwrap();
+    assert_eq!(created["spec"]["username"], "admin");
+
+    // Who may write approvals still needs the signer's permission.
+    let role: ClusterRole = object(json!({ "metadata": { "name": "approvers" }, "rules": [{ "verbs": ["*"],
+        "apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests", "certificatesigningrequests/approval"] }] }));
+    let binding: ClusterRoleBinding = object(json!({ "metadata": { "name": "approvers" },
+        "subjects": [{ "kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io" }],
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "approvers" } }));
+    Api::all(admin.clone()).create(&PostParams::default(), &role).await.unwrap();
+    Api::all(admin.clone()).create(&PostParams::default(), &binding).await.unwrap();
+    let bob = cluster.user("bob", &["system:authenticated"]);
+    let mut approved =
+        until(|| async { cluster.ask(&bob, "GET", &format!("{path}/c"), &Value::Null).await.ok() }).await;
+    approved["status"] = json!({ "conditions": [{ "type": "Approved", "status": "True", "reason": "Because" }] });
+    let refused = cluster.ask(&bob, "PUT", &format!("{path}/c/approval"), &approved).await.unwrap_err();
+    assert_eq!(
+        refused.message,
+        "certificatesigningrequests.certificates.k8s.io \"c\" is forbidden: user not permitted to approve requests with \
+         signerName \"kubernetes.io/kube-apiserver-client\""
+    );
+    let done = cluster.ask(&admin, "PUT", &format!("{path}/c/approval"), &approved).await.unwrap();
+    assert_eq!(done["status"]["conditions"][0]["type"], "Approved");
+}

@@ -6,7 +6,7 @@ use access::Attributes;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use meta::ApiResult;
+use meta::{ApiResult, FieldError, FieldPath, Status};
 use pki::CsrView;
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ impl Admission for CertificateAdmission {
         }
         let signer = object["spec"]["signerName"].as_str().unwrap_or_default();
         match (request.operation, request.subresource) {
-            (Operation::Create, "") => restrict_subject(request, signer, object),
+            (Operation::Create, "") => check_request(request, signer, object),
             (Operation::Update, "approval") => {
                 self.permit(request, "approve", signer, "user not permitted to approve requests with signerName")
             }
@@ -93,15 +93,16 @@ fn is_request(request: &AdmissionRequest<'_>) -> bool {
     request.served.kind.group == GROUP && request.served.kind.plural == "certificatesigningrequests"
 }
 
-/// No certificate makes its holder a master of the cluster by way of the API.
-fn restrict_subject(request: &AdmissionRequest<'_>, signer: &str, object: &Value) -> ApiResult<()> {
-    if signer != CLIENT_SIGNER {
-        return Ok(());
-    }
+/// The request must be readable and signed by its own key, and makes nobody a master of the cluster by way of the API.
+fn check_request(request: &AdmissionRequest<'_>, signer: &str, object: &Value) -> ApiResult<()> {
     let encoded = object["spec"]["request"].as_str().unwrap_or_default();
     let text = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-    let csr = CsrView::from_pem(&text).map_err(|e| forbidden(request, &format!("failed to parse CSR: {e}")))?;
-    if csr.organizations.iter().any(|group| group == access::attributes::SYSTEM_MASTERS) {
+    let csr = CsrView::from_pem(&text).map_err(|error| {
+        let path = FieldPath::new("spec").child("request");
+        let error = FieldError::invalid(&path, encoded, error.to_string());
+        Status::invalid(GROUP, "CertificateSigningRequest", request.name, &[error])
+    })?;
+    if signer == CLIENT_SIGNER && csr.organizations.iter().any(|group| group == access::attributes::SYSTEM_MASTERS) {
         let why = format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
         return Err(forbidden(request, &why));
     }

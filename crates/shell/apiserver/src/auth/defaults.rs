@@ -1,6 +1,7 @@
 //! The default roles and bindings: made at the first start, repaired at every later one.
 
 use access::defaults;
+use futures::StreamExt;
 use meta::ApiResult;
 use serde_json::Value;
 
@@ -8,6 +9,8 @@ use crate::engine::Engine;
 
 /// How often a repair is tried against concurrent writers.
 const ATTEMPTS_MAX: u32 = 5;
+/// Objects looked at at the same time.
+const REPAIRS_MAX: usize = 64;
 
 /// Every default object.
 pub fn objects() -> Vec<Value> {
@@ -18,14 +21,18 @@ pub fn objects() -> Vec<Value> {
 
 /// Adds to existing default objects what they miss (rules, subjects, labels), and keeps aggregated roles complete.
 pub async fn repair(engine: &Engine) -> ApiResult<()> {
-    for wanted in objects() {
+    let repairs = objects().into_iter().map(|wanted| async move {
         let plural = match wanted["kind"].as_str().unwrap_or_default() {
             "Role" => "roles",
             "ClusterRole" => "clusterroles",
             "RoleBinding" => "rolebindings",
             _ => "clusterrolebindings",
         };
-        repair_one(engine, plural, &wanted).await?;
+        repair_one(engine, plural, &wanted).await
+    });
+    let mut running = futures::stream::iter(repairs).buffer_unordered(REPAIRS_MAX);
+    while let Some(repaired) = running.next().await {
+        repaired?;
     }
     Ok(())
 }

@@ -62,7 +62,7 @@ impl Wanted {
         if wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty() {
             return Ok(None);
         }
-        Err(Status::bad_request("requested impersonation of groups, uid or extra without impersonating a user"))
+        Err(Status::bad_request("requested impersonation of groups, uid or extra without impersonating a user name"))
     }
 
     /// The service account that the user name is of.

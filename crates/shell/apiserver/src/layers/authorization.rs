@@ -1,7 +1,7 @@
 //! Whether the user may: the configured authorizer, asked once for every request.
 
 use access::{Attributes, Decision, User};
-use meta::{ApiResult, GroupResource, Reason, Status, StatusDetails};
+use meta::ApiResult;
 
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
@@ -13,7 +13,7 @@ pub async fn authorize(engine: &Engine, info: &RequestInfo, query: &Query, user:
     }
     match engine.config.authorizer.authorize(&attributes).await {
         Decision::Allow { .. } => Ok(()),
-        Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(refusal(&attributes, &reason)),
+        Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(access::forbidden(&attributes, &reason)),
     }
 }
 
@@ -37,23 +37,4 @@ pub fn attributes(info: &RequestInfo, user: &User) -> Attributes {
         attributes.path.clone_from(&info.path);
     }
     attributes
-}
-
-/// 403 in upstream's words.
-pub fn refusal(attributes: &Attributes, reason: &str) -> Box<Status> {
-    let Attributes { user, verb, group, resource, subresource, namespace, name, path, .. } = attributes;
-    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    if resource.is_empty() {
-        let message = format!("forbidden: User {:?} cannot {verb} path {path:?}{because}", user.name);
-        let mut status = Status::failure(Reason::Forbidden, message);
-        status.details = Some(StatusDetails::default());
-        return status;
-    }
-    let what = if subresource.is_empty() { resource.clone() } else { format!("{resource}/{subresource}") };
-    let scope = match namespace.as_str() {
-        "" => "at the cluster scope".to_owned(),
-        namespace => format!("in the namespace {namespace:?}"),
-    };
-    let why = format!("User {:?} cannot {verb} resource {what:?} in API group {group:?} {scope}{because}", user.name);
-    Status::forbidden(&GroupResource::new(group.clone(), resource.clone()), name, &why)
 }
