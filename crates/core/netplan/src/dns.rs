@@ -170,13 +170,12 @@ impl Zone {
     fn addresses(&self, key: &Key) -> Vec<Address> {
         let slices = self.slices.get(key).into_iter().flat_map(BTreeMap::values);
         let ready = slices.flat_map(|slice| slice.endpoints.iter().filter(|endpoint| endpoint.ready));
-        let mut all: Vec<Address> = vec![];
+        let (mut all, mut seen): (Vec<Address>, BTreeSet<(IpAddr, String)>) = (vec![], BTreeSet::new());
         for endpoint in ready {
             for ip in endpoint.addresses.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()) {
                 let host = endpoint.hostname.clone().unwrap_or_else(|| dashed(ip));
-                let address = Address { ip, host };
-                if !all.contains(&address) {
-                    all.push(address);
+                if seen.insert((ip, host.clone())) {
+                    all.push(Address { ip, host });
                 }
             }
         }

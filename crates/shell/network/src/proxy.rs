@@ -19,8 +19,6 @@ use tokio_util::sync::CancellationToken;
 pub const CHANGES_WAITING_MAX: usize = 4_096;
 /// Most changes put into one transaction.
 const BURST_MAX: usize = 65_536;
-/// Kinds whose first list must be complete before the table is replaced: Services and EndpointSlices.
-const KINDS: usize = 2;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How often the table's presence is checked beside the kernel's own notice.
@@ -33,7 +31,8 @@ pub async fn run(
     applied: Applied,
     stop: CancellationToken,
 ) {
-    let mut synced = 0;
+    // A restart must not take away rules that it has not learned about yet.
+    let (mut services, mut slices, mut configured) = (false, false, false);
     // The kernel's table is unknown at first and after a failure: then it is replaced as a whole.
     let mut unknown = true;
     let mut retry: Option<(Instant, Duration)> = None;
@@ -59,7 +58,6 @@ pub async fn run(
             _ = verify.tick() => check = true,
         }
         if std::mem::take(&mut check)
-            && synced >= KINDS
             && !unknown
             && let Err(error) = verify_table(&state.config().table).await
         {
@@ -72,12 +70,14 @@ pub async fn run(
                 Change::Slice(key, view) => state.set_slice(key, view),
                 Change::Config(config) => {
                     state.set_config(*config);
+                    configured = true;
                     unknown = true;
                 }
-                Change::Synced => synced += 1,
+                Change::ServicesSynced => services = true,
+                Change::SlicesSynced => slices = true,
             }
         }
-        if synced < KINDS || retry.is_some_and(|(at, _)| at > Instant::now()) {
+        if !(services && slices && configured) || retry.is_some_and(|(at, _)| at > Instant::now()) {
             continue;
         }
         let transaction = if unknown { Some(state.full()) } else { state.transaction() };

@@ -36,7 +36,7 @@ impl Node {
         }
         let (changes, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
         let (applied, stop) = (Applied::default(), CancellationToken::new());
-        let state = ProxyState::new(ProxyConfig {
+        let config = ProxyConfig {
             table: TABLE.to_owned(),
             node: NodeIdentity { name: "n1".to_owned(), zone: None },
             node_ips: vec![[10, 10, 0, 1].into()],
@@ -48,15 +48,17 @@ impl Node {
                 port: 53,
                 listener: "10.200.1.1:5353".parse().unwrap(),
             }),
-        });
+        };
+        let state = ProxyState::new(config.clone());
         let (handle, token) = (applied.clone(), stop.clone());
         let thread = lab.spawn("n1", move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(run(state, receiver, handle, token));
         });
         let node = Self { lab, changes, applied, stop, thread: Some(thread) };
-        node.send(Change::Synced);
-        node.send(Change::Synced);
+        node.send(Change::Config(Box::new(config)));
+        node.send(Change::ServicesSynced);
+        node.send(Change::SlicesSynced);
         eventually(1, || node.applied.generation());
         Some(node)
     }

@@ -94,7 +94,7 @@ fn learn(zone: &SharedZone, change: &Change) {
     match change {
         Change::Service(key, view) => zone.set_service(key.clone(), view.clone()),
         Change::Slice(key, view) => zone.set_slice(key.clone(), view.clone()),
-        Change::Config(_) | Change::Synced => {}
+        Change::Config(_) | Change::ServicesSynced | Change::SlicesSynced => {}
     }
 }
 
@@ -154,6 +154,10 @@ impl Local<'_> {
         {
             let mtu = if self.config.mtu == 0 { uplink.pod_mtu } else { self.config.mtu };
             self.start(cidr, mtu).await?;
+        }
+        if pod_cidr.is_none() && first {
+            // Nobody has given this node a pod network yet, but its own processes use services already.
+            let _ = self.changes.send(Change::Config(Box::new(proxy_config(self.config, None, None)))).await;
         }
         if let Some(network) = &mut self.network {
             let zone = own.and_then(|node| node.zone.clone());

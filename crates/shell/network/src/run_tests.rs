@@ -50,8 +50,8 @@ fn start(
             let links = Links::open(config.clone()).unwrap();
             let zone = Arc::new(RwLock::new(Zone::new("cluster.local", config.dns_service_ip)));
             let (changes, receiver) = mpsc::channel(16);
-            changes.send(Change::Synced).await.unwrap();
-            changes.send(Change::Synced).await.unwrap();
+            changes.send(Change::ServicesSynced).await.unwrap();
+            changes.send(Change::SlicesSynced).await.unwrap();
             let state = ProxyState::new(proxy_config(&config, None, None));
             let mut node = Local { config: &config, links, zone, changes, stop: stop.clone(), network: None };
             tokio::select! {

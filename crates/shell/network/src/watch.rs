@@ -13,14 +13,15 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::Future;
 
-/// One change of one object, or the news that a kind's first list is complete.
+/// One change of one object, or the news that a kind's list is complete.
 #[derive(Clone, Debug)]
 pub enum Change {
     Service(Key, Option<ServiceView>),
     Slice(Key, Option<SliceView>),
     /// What the rules depend on beside objects; the table is replaced.
     Config(Box<ProxyConfig>),
-    Synced,
+    ServicesSynced,
+    SlicesSynced,
 }
 
 fn key(object: &impl ResourceExt) -> Key {
@@ -72,7 +73,7 @@ pub async fn services<F: Future<Output = ()>>(client: Client, mut sink: impl FnM
     follow(Api::<Service>::all(client), |key, object| {
         sink(match key {
             Some(key) => Change::Service(key, object.as_ref().map(ServiceView::from)),
-            None => Change::Synced,
+            None => Change::ServicesSynced,
         })
     })
     .await;
@@ -83,7 +84,7 @@ pub async fn slices<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut
     follow(Api::<EndpointSlice>::all(client), |key, object| {
         sink(match key {
             Some(key) => Change::Slice(key, object.as_ref().and_then(SliceView::from_object)),
-            None => Change::Synced,
+            None => Change::SlicesSynced,
         })
     })
     .await;
