@@ -22,6 +22,7 @@ mod node;
 mod policy;
 mod rbac;
 mod resource;
+mod rules;
 mod scheduling;
 mod storage;
 mod table;

@@ -75,9 +75,8 @@ impl FieldError {
         Self::new(field, "FieldValueTypeInvalid", with_detail(head, detail))
     }
 
+    /// A value outside a closed list; the list is shown in the order given.
     pub fn not_supported(field: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut supported = supported.to_vec();
-        supported.sort_unstable();
         let list = supported.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
         let message = format!("Unsupported value: {}: supported values: {list}", show(&value.into()));
         Self::new(field, "FieldValueNotSupported", message)

@@ -1,12 +1,13 @@
 //! apps/v1 DaemonSet: one pod on every fitting node.
 
+use meta::{FieldErrors, FieldPath};
 use serde_json::{Value, json};
 
 use super::V1;
-use crate::columns;
 use crate::core::default_template;
 use crate::json::{child, ensure, fill, fill_empty, set};
 use crate::kind::{Column, Kind, texts};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -17,6 +18,8 @@ pub fn kind() -> Kind {
         columns: columns().into(),
         default,
         prepare_create,
+        validate,
+        validate_update: super::workload_rules::validate_update,
         ..Kind::namespaced(V1, "DaemonSet", "daemonsets")
     }
 }
@@ -69,4 +72,15 @@ fn prepare_create(object: &mut Value) {
         "currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0,
     });
     set(object, "status", status);
+}
+
+fn validate(object: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let path = FieldPath::new("spec");
+    super::workload_rules::selector_and_template(&mut errors, object, "daemonset");
+    rules::not_negative(&mut errors, &object["spec"], &path, "minReadySeconds");
+    let strategy = &object["spec"]["updateStrategy"];
+    rules::one_of(&mut errors, strategy, &path.child("updateStrategy"), "type", &["OnDelete", "RollingUpdate"]);
+    rules::not_negative(&mut errors, &object["spec"], &path, "revisionHistoryLimit");
+    errors
 }

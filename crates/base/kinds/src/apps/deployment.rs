@@ -1,13 +1,13 @@
 //! apps/v1 Deployment: rolls out ReplicaSets.
 
-use meta::Gvk;
+use meta::{FieldError, FieldErrors, FieldPath, Gvk, intstr, names};
 use serde_json::{Value, json};
 
 use super::V1;
-use crate::columns;
 use crate::core::default_template;
 use crate::json::{child, ensure, fill, fill_empty, int, set};
 use crate::kind::{Column, Kind, Subresource, texts};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -24,6 +24,8 @@ pub fn kind() -> Kind {
         columns: columns().into(),
         default,
         prepare_create,
+        validate,
+        validate_update: super::workload_rules::validate_update,
         ..Kind::namespaced(V1, "Deployment", "deployments")
     }
 }
@@ -70,4 +72,64 @@ fn default(object: &mut Value) {
 
 fn prepare_create(object: &mut Value) {
     set(object, "status", json!({}));
+}
+
+fn validate(object: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+    rules::not_negative(&mut errors, spec, &path, "replicas");
+    super::workload_rules::selector_and_template(&mut errors, object, "deployment");
+    validate_strategy(&mut errors, &spec["strategy"], &path.child("strategy"));
+    rules::not_negative(&mut errors, spec, &path, "minReadySeconds");
+    rules::not_negative(&mut errors, spec, &path, "revisionHistoryLimit");
+    if let Some(deadline) = spec["progressDeadlineSeconds"].as_i64() {
+        rules::not_negative(&mut errors, spec, &path, "progressDeadlineSeconds");
+        if deadline <= int(spec, "minReadySeconds") {
+            let path = path.child("progressDeadlineSeconds");
+            errors.push(FieldError::invalid(&path, deadline, "must be greater than minReadySeconds"));
+        }
+    }
+    errors
+}
+
+fn validate_strategy(errors: &mut FieldErrors, strategy: &Value, path: &FieldPath) {
+    let rolling = &strategy["rollingUpdate"];
+    match strategy["type"].as_str().unwrap_or_default() {
+        "Recreate" if !rolling.is_null() => {
+            let why = "may not be specified when strategy `type` is 'Recreate'";
+            errors.push(FieldError::forbidden(&path.child("rollingUpdate"), why));
+        }
+        "RollingUpdate" => {
+            let path = path.child("rollingUpdate");
+            for key in ["maxUnavailable", "maxSurge"] {
+                number_or_percent(errors, &rolling[key], &path.child(key));
+            }
+            let zero = |key: &str| rolling[key] == 0 || intstr::percent(&rolling[key]) == Some(0);
+            if zero("maxUnavailable") && zero("maxSurge") {
+                let shown = rolling["maxUnavailable"].clone();
+                let why = "may not be 0 when `maxSurge` is 0";
+                errors.push(FieldError::invalid(&path.child("maxUnavailable"), shown, why));
+            }
+            if intstr::percent(&rolling["maxUnavailable"]).is_some_and(|percent| percent > 100) {
+                let shown = rolling["maxUnavailable"].clone();
+                errors.push(FieldError::invalid(&path.child("maxUnavailable"), shown, "must not be greater than 100%"));
+            }
+        }
+        "Recreate" => {}
+        _ => {
+            let shown = json!({"Type": strategy["type"], "RollingUpdate": {
+                "MaxUnavailable": rolling["maxUnavailable"], "MaxSurge": rolling["maxSurge"]}});
+            errors.push(FieldError::not_supported(path, shown, &["Recreate", "RollingUpdate"]));
+        }
+    }
+}
+
+fn number_or_percent(errors: &mut FieldErrors, value: &Value, path: &FieldPath) {
+    match value {
+        Value::String(percent) => rules::name(errors, path, percent, names::percent),
+        number if number.as_i64().is_some_and(|number| number < 0) => {
+            errors.push(FieldError::invalid(path, number.clone(), rules::NOT_NEGATIVE));
+        }
+        _ => {}
+    }
 }

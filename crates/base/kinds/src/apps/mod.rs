@@ -5,6 +5,7 @@ mod daemonset;
 mod deployment;
 mod replicaset;
 mod statefulset;
+pub(crate) mod workload_rules;
 
 use crate::kind::Kind;
 

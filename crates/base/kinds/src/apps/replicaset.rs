@@ -1,13 +1,13 @@
 //! apps/v1 ReplicaSet: keeps a number of equal pods running.
 
-use meta::Gvk;
+use meta::{FieldErrors, FieldPath, Gvk};
 use serde_json::{Value, json};
 
 use super::V1;
-use crate::columns;
 use crate::core::default_template;
 use crate::json::{child, fill, int, set};
 use crate::kind::{Column, Kind, SelectableField, Subresource, texts};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -29,6 +29,8 @@ pub fn kind() -> Kind {
             read: |o| int(o, "status.replicas").to_string(),
         }]
         .into(),
+        validate,
+        validate_update: super::workload_rules::validate_update,
         ..Kind::namespaced(V1, "ReplicaSet", "replicasets")
     }
 }
@@ -56,4 +58,13 @@ fn default(object: &mut Value) {
 
 fn prepare_create(object: &mut Value) {
     set(object, "status", json!({"replicas": 0}));
+}
+
+fn validate(object: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let path = FieldPath::new("spec");
+    rules::not_negative(&mut errors, &object["spec"], &path, "replicas");
+    rules::not_negative(&mut errors, &object["spec"], &path, "minReadySeconds");
+    super::workload_rules::selector_and_template(&mut errors, object, "deployment");
+    errors
 }

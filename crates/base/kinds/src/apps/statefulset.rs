@@ -1,13 +1,13 @@
 //! apps/v1 StatefulSet: pods with stable names and storage.
 
-use meta::Gvk;
+use meta::{FieldError, FieldErrors, FieldPath, Gvk};
 use serde_json::{Value, json};
 
 use super::V1;
-use crate::columns;
 use crate::core::{default_claim, default_template};
-use crate::json::{child, ensure, fill, fill_empty, int, items, set};
+use crate::json::{child, ensure, fill, fill_empty, int, items, remove, set};
 use crate::kind::{Column, Kind, Subresource, texts};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -24,6 +24,8 @@ pub fn kind() -> Kind {
         columns: columns().into(),
         default,
         prepare_create,
+        validate,
+        validate_update,
         ..Kind::namespaced(V1, "StatefulSet", "statefulsets")
     }
 }
@@ -65,4 +67,39 @@ fn default(object: &mut Value) {
 
 fn prepare_create(object: &mut Value) {
     set(object, "status", json!({"replicas": 0, "availableReplicas": 0}));
+}
+
+fn validate(object: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let path = FieldPath::new("spec");
+    let policies = ["OrderedReady", "Parallel"];
+    rules::one_of(&mut errors, &object["spec"], &path, "podManagementPolicy", &policies);
+    rules::not_negative(&mut errors, &object["spec"], &path, "replicas");
+    rules::not_negative(&mut errors, &object["spec"], &path, "minReadySeconds");
+    super::workload_rules::selector_and_template(&mut errors, object, "statefulset");
+    errors
+}
+
+const CHANGES: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+
+/// Names, storage and management of the pods stay as they were made.
+fn validate_update(new: &Value, old: &Value) -> FieldErrors {
+    const FREE: [&str; 7] = [
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+    ];
+    let fixed = |object: &Value| {
+        let mut spec = object["spec"].clone();
+        FREE.iter().for_each(|key| remove(&mut spec, key));
+        spec
+    };
+    if fixed(new) == fixed(old) {
+        return Vec::new();
+    }
+    vec![FieldError::forbidden(&FieldPath::new("spec"), CHANGES)]
 }

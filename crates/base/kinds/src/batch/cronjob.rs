@@ -1,11 +1,12 @@
 //! batch/v1 CronJob: starts Jobs on a schedule.
 
+use meta::{FieldError, FieldErrors, FieldPath};
 use serde_json::{Value, json};
 
 use super::V1;
-use crate::columns;
 use crate::json::{child, ensure, fill, fill_empty, list, set, text};
 use crate::kind::{Column, Kind, texts};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -16,6 +17,7 @@ pub fn kind() -> Kind {
         columns: columns().into(),
         default,
         prepare_create,
+        validate,
         ..Kind::namespaced(V1, "CronJob", "cronjobs")
     }
 }
@@ -29,7 +31,7 @@ fn columns() -> Vec<Column> {
         }),
         Column::new("Suspend", "boolean", "Whether it pauses.", |o, _| suspend(o)),
         Column::new("Active", "integer", "Jobs that run now.", |o, _| list(o, "status.active").len().into()),
-        Column::new("Last Schedule", "string", "When it last started a Job.", |o, now| last(o, now)),
+        Column::new("Last Schedule", "string", "When it last started a Job.", last),
         columns::age(),
         Column::new("Containers", "string", "Names of the containers.", |o, _| {
             columns::containers(pod_spec(o), "name")
@@ -79,4 +81,32 @@ fn default(object: &mut Value) {
 
 fn prepare_create(object: &mut Value) {
     set(object, "status", json!({}));
+}
+
+const POLICIES: [&str; 3] = ["Allow", "Forbid", "Replace"];
+const NAME_BYTES_MAX: usize = 52;
+
+fn validate(object: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+    let schedule = text(spec, "schedule");
+    let fields = schedule.split_whitespace().collect::<Vec<_>>();
+    if schedule.is_empty() {
+        errors.push(FieldError::required(&path.child("schedule"), ""));
+    } else if fields.len() != 5 && !schedule.starts_with('@') && !schedule.contains("TZ") {
+        let why = format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" "));
+        errors.push(FieldError::invalid(&path.child("schedule"), schedule, why));
+    }
+    rules::not_negative(&mut errors, spec, &path, "startingDeadlineSeconds");
+    rules::one_of(&mut errors, spec, &path, "concurrencyPolicy", &POLICIES);
+    rules::not_negative(&mut errors, spec, &path, "successfulJobsHistoryLimit");
+    rules::not_negative(&mut errors, spec, &path, "failedJobsHistoryLimit");
+    let template = path.child("jobTemplate").child("spec");
+    super::job::validate_job_spec(&mut errors, &spec["jobTemplate"]["spec"], &template);
+    let name = text(object, "metadata.name");
+    if name.len() > NAME_BYTES_MAX {
+        let path = FieldPath::new("metadata").child("name");
+        errors.push(FieldError::invalid(&path, name, "must be no more than 52 characters"));
+    }
+    errors
 }

@@ -1,13 +1,13 @@
 //! batch/v1 Job: runs pods until enough of them succeed.
 
-use meta::time;
+use meta::{FieldError, FieldErrors, FieldPath, time};
 use serde_json::{Value, json};
 
 use super::V1;
-use crate::columns;
-use crate::core::default_template;
+use crate::core::{default_template, validate_template};
 use crate::json::{child, ensure, fill, fill_empty, flag, has, int, items, list, set, text};
 use crate::kind::{Column, Kind, SelectableField, texts};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -22,6 +22,8 @@ pub fn kind() -> Kind {
             read: |o| int(o, "status.succeeded").to_string(),
         }]
         .into(),
+        validate,
+        validate_update,
         ..Kind::namespaced(V1, "Job", "jobs")
     }
 }
@@ -132,4 +134,45 @@ fn select_by_uid(job: &mut Value) {
     if let Some(metadata) = metadata {
         labels.iter().for_each(|(key, value)| fill(metadata, key, value.as_str()));
     }
+}
+
+fn validate(job: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    validate_job_spec(&mut errors, &job["spec"], &FieldPath::new("spec"));
+    errors
+}
+
+/// The rules that hold in a Job and in a CronJob's template alike.
+pub fn validate_job_spec(errors: &mut FieldErrors, spec: &Value, path: &FieldPath) {
+    for key in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"] {
+        rules::not_negative(errors, spec, path, key);
+    }
+    rules::one_of(errors, spec, path, "completionMode", &["NonIndexed", "Indexed"]);
+    if spec["completionMode"] == "Indexed" && spec["completions"].is_null() {
+        let why = "when completion mode is Indexed";
+        errors.push(FieldError::required(&path.child("completions"), why));
+    }
+    errors.extend(validate_template(&spec["template"], &path.child("template")));
+    let restart = path.child("template").child("spec").child("restartPolicy");
+    if spec["template"]["spec"]["restartPolicy"] == "Always" {
+        errors.push(FieldError::required(&restart, "valid values: \"OnFailure\", \"Never\""));
+    }
+}
+
+/// What a Job is to run never changes; how much of it may, while it does.
+fn validate_update(new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let path = FieldPath::new("spec");
+    let (new, old) = (&new["spec"], &old["spec"]);
+    let elastic = new["completionMode"] == "Indexed" && new["completions"] == new["parallelism"];
+    if !elastic {
+        rules::immutable(&mut errors, &new["completions"], &old["completions"], &path.child("completions"));
+    }
+    for key in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy"] {
+        rules::immutable(&mut errors, &new[key], &old[key], &path.child(key));
+    }
+    if !flag(old, "suspend") {
+        rules::immutable(&mut errors, &new["template"], &old["template"], &path.child("template"));
+    }
+    errors
 }

@@ -16,6 +16,8 @@ pub fn kind() -> Kind {
             columns::age(),
         ]
         .into(),
+        validate: super::data_rules::validate_config_map,
+        validate_update: super::data_rules::validate_update,
         ..Kind::namespaced(V1, "ConfigMap", "configmaps")
     }
 }

@@ -1,11 +1,12 @@
 //! v1 Endpoints: the addresses behind a Service, all in one object.
 
+use meta::{FieldError, FieldErrors, FieldPath, names};
 use serde_json::Value;
 
 use super::V1;
-use crate::columns;
 use crate::json::{fill_empty, int, items, list, text};
 use crate::kind::{Column, Kind, texts};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -17,6 +18,7 @@ pub fn kind() -> Kind {
         ]
         .into(),
         default,
+        validate,
         ..Kind::namespaced(V1, "Endpoints", "endpoints")
     }
 }
@@ -50,4 +52,35 @@ fn default(object: &mut Value) {
     for subset in items(object, "subsets") {
         items(subset, "ports").for_each(|port| fill_empty(port, "protocol", "TCP"));
     }
+}
+
+fn validate(endpoints: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    for (i, subset) in list(endpoints, "subsets").iter().enumerate() {
+        let path = FieldPath::new("subsets").index(i);
+        if list(subset, "addresses").is_empty() && list(subset, "notReadyAddresses").is_empty() {
+            errors.push(FieldError::required(&path, "must specify `addresses` or `notReadyAddresses`"));
+        }
+        for field in ["addresses", "notReadyAddresses"] {
+            for (j, address) in list(subset, field).iter().enumerate() {
+                let (path, ip) = (path.child(field).index(j).child("ip"), text(address, "ip"));
+                rules::endpoint_ip(&mut errors, &path, ip);
+                if ip.parse::<std::net::IpAddr>().is_err() {
+                    errors.push(FieldError::invalid(&path, ip, "must be a valid IP address"));
+                }
+            }
+        }
+        let ports = list(subset, "ports");
+        for (j, port) in ports.iter().enumerate() {
+            let path = path.child("ports").index(j);
+            match text(port, "name") {
+                "" if ports.len() > 1 => errors.push(FieldError::required(&path.child("name"), "")),
+                "" => {}
+                name => rules::name(&mut errors, &path.child("name"), name, names::dns_label),
+            }
+            rules::number_port(&mut errors, &path.child("port"), int(port, "port"));
+            rules::one_of(&mut errors, port, &path, "protocol", &["SCTP", "TCP", "UDP"]);
+        }
+    }
+    errors
 }

@@ -3,6 +3,8 @@
 mod binding;
 mod componentstatus;
 mod configmap;
+mod container_rules;
+mod data_rules;
 mod endpoints;
 mod event;
 mod limitrange;
@@ -13,16 +15,19 @@ mod persistentvolumeclaim;
 mod pod;
 mod pod_columns;
 mod pod_defaults;
+mod pod_rules;
 mod podtemplate;
 mod qos;
 mod replicationcontroller;
 mod resourcequota;
 mod secret;
 mod service;
+mod service_rules;
 mod serviceaccount;
 
 pub(crate) use self::persistentvolumeclaim::default_claim;
 pub(crate) use self::pod_defaults::default_template;
+pub(crate) use self::pod_rules::validate_template;
 pub use self::qos::qos_class;
 use crate::kind::Kind;
 

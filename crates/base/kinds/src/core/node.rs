@@ -1,15 +1,15 @@
 //! v1 Node: a machine that runs pods.
 
-use meta::Gvk;
+use meta::{FieldError, FieldErrors, FieldPath, Gvk, names};
 use serde_json::{Value, json};
 
 use std::collections::BTreeSet;
 
 use super::V1;
 use super::pod_defaults::default_resource_list;
-use crate::columns;
-use crate::json::{child, ensure, fill, flag, list, map, text};
+use crate::json::{child, ensure, fill, flag, has, list, map, text};
 use crate::kind::{Column, Kind, SelectableField, Subresource, texts};
+use crate::{columns, rules};
 
 const NODE_INFO: [&str; 10] = [
     "architecture",
@@ -62,6 +62,7 @@ pub fn kind() -> Kind {
             read: |o| flag(o, "spec.unschedulable").to_string(),
         }]
         .into(),
+        validate,
         ..Kind::cluster(V1, "Node", "nodes")
     }
 }
@@ -122,4 +123,35 @@ fn prepare_create(node: &mut Value) {
             fill(info, field, "");
         }
     }
+}
+
+/// Taints are well-formed and unique, and pod ranges are CIDRs.
+fn validate(node: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let path = FieldPath::new("metadata").child("taints");
+    let mut seen = BTreeSet::new();
+    for (i, taint) in list(node, "spec.taints").iter().enumerate() {
+        let path = path.index(i);
+        rules::name(&mut errors, &path.child("key"), text(taint, "key"), names::qualified_name);
+        rules::name(&mut errors, &path.child("value"), text(taint, "value"), names::label_value);
+        rules::one_of(&mut errors, taint, &path, "effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+        if !seen.insert((text(taint, "key"), text(taint, "effect"))) {
+            let shown = json!({"Key": taint["key"], "Value": text(taint, "value"), "Effect": taint["effect"],
+                "TimeAdded": taint["timeAdded"]});
+            let mut error = FieldError::duplicate(&path, shown);
+            error.message.push_str(": taints must be unique by key and effect pair");
+            errors.push(error);
+        }
+    }
+    let ranges = list(node, "spec.podCIDRs")
+        .iter()
+        .chain(Some(&node["spec"]["podCIDR"]).filter(|_| !has(node, "spec.podCIDRs")));
+    for (i, range) in ranges.filter_map(Value::as_str).filter(|range| !range.is_empty()).enumerate() {
+        if !rules::is_cidr(range) {
+            let path = FieldPath::new("spec").child("podCIDRs").index(i);
+            let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.push(FieldError::invalid(&path, range, why));
+        }
+    }
+    errors
 }

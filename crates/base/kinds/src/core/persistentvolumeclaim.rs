@@ -1,5 +1,6 @@
 //! v1 PersistentVolumeClaim: a request for storage.
 
+use meta::{FieldError, FieldErrors, FieldPath};
 use serde_json::{Value, json};
 
 use super::V1;
@@ -37,6 +38,7 @@ pub fn kind() -> Kind {
         .into(),
         default: default_claim,
         prepare_create: |claim| set(claim, "status", json!({"phase": "Pending"})),
+        validate,
         ..Kind::namespaced(V1, "PersistentVolumeClaim", "persistentvolumeclaims")
     }
 }
@@ -60,4 +62,17 @@ pub fn default_claim_spec(spec: &mut Value) {
     if let Some(resources) = ensure(spec, "resources") {
         default_resources(resources);
     }
+}
+
+fn validate(claim: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let (spec, path) = (&claim["spec"], FieldPath::new("spec"));
+    if list(spec, "accessModes").is_empty() {
+        let why = "at least 1 access mode is required";
+        errors.push(FieldError::required(&path.child("accessModes"), why));
+    }
+    if spec["resources"]["requests"]["storage"].is_null() {
+        errors.push(FieldError::required(&path.child("resources").key("storage"), ""));
+    }
+    errors
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::V1;
 use super::pod_defaults::{default_pod_spec, default_requests};
+use super::pod_rules;
 use super::qos::qos_class;
 use crate::json::{child, fill, flag, list, set, text};
 use crate::kind::{Kind, SelectableField, Subresource, texts};
@@ -37,7 +38,9 @@ pub fn kind() -> Kind {
         graceful_delete: Some(grace_seconds),
         default,
         prepare_create,
-        prepare_update,
+        validate: pod_rules::validate_pod,
+        validate_update: pod_rules::validate_pod_update,
+        warnings: pod_rules::warnings,
         selectable_fields: vec![
             SelectableField { path: "spec.nodeName".into(), read: |o| text(o, "spec.nodeName").to_owned() },
             SelectableField { path: "spec.restartPolicy".into(), read: |o| text(o, "spec.restartPolicy").to_owned() },
@@ -92,9 +95,4 @@ fn prepare_create(pod: &mut Value) {
         set(&mut status, "conditions", json!([condition]));
     }
     set(pod, "status", status);
-}
-
-/// A node that is asked to end a pod sooner may be; later is not possible, and the class of a pod never changes.
-fn prepare_update(pod: &mut Value, old: &Value) {
-    set(pod, "status", old["status"].clone());
 }

@@ -19,6 +19,8 @@ pub fn kind() -> Kind {
         .into(),
         default,
         selectable_fields: vec![SelectableField { path: "type".into(), read: |o| text(o, "type").to_owned() }].into(),
+        validate: super::data_rules::validate_secret,
+        validate_update: super::data_rules::validate_secret_update,
         ..Kind::namespaced(V1, "Secret", "secrets")
     }
 }

@@ -36,12 +36,14 @@ pub fn kind() -> Kind {
         .into(),
         default,
         prepare_create,
-        validate_name: meta::names::dns1035_label,
+        validate_name: meta::names::dns_label,
         selectable_fields: vec![
             SelectableField { path: "spec.clusterIP".into(), read: |o| text(o, "spec.clusterIP").to_owned() },
             SelectableField { path: "spec.type".into(), read: |o| text(o, "spec.type").to_owned() },
         ]
         .into(),
+        validate: super::service_rules::validate,
+        validate_update: super::service_rules::validate_update,
         ..Kind::namespaced(V1, "Service", "services")
     }
 }

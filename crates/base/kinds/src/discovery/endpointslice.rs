@@ -1,11 +1,14 @@
 //! discovery.k8s.io/v1 EndpointSlice: a slice of the addresses behind a Service.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+use meta::{FieldError, FieldErrors, FieldPath, names};
 
 use super::V1;
-use crate::columns;
 use crate::json::{fill, items, list, text};
 use crate::kind::{Column, Kind};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -19,6 +22,8 @@ pub fn kind() -> Kind {
         ]
         .into(),
         default,
+        validate,
+        validate_update,
         ..Kind::namespaced(V1, "EndpointSlice", "endpointslices")
     }
 }
@@ -46,4 +51,68 @@ fn default(slice: &mut Value) {
         fill(port, "protocol", "TCP");
     }
     items(slice, "endpoints").for_each(|endpoint| fill(endpoint, "conditions", json!({})));
+}
+
+const PORTS_MAX: usize = 100;
+const ENDPOINTS_MAX: usize = 1000;
+const ADDRESSES_MAX: usize = 100;
+
+fn validate(slice: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let root = FieldPath::new("addressType");
+    match text(slice, "addressType") {
+        "" => errors.push(FieldError::required(&root, "")),
+        "IPv4" | "IPv6" | "FQDN" => {}
+        other => errors.push(FieldError::not_supported(&root, other, &["FQDN", "IPv4", "IPv6"])),
+    }
+    ports_rules(&mut errors, list(slice, "ports"));
+    let path = FieldPath::new("endpoints");
+    let endpoints = list(slice, "endpoints");
+    if endpoints.len() > ENDPOINTS_MAX {
+        errors.push(FieldError::too_many(&path, endpoints.len(), ENDPOINTS_MAX));
+        return errors;
+    }
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let path = path.index(i).child("addresses");
+        let addresses = list(endpoint, "addresses");
+        if addresses.is_empty() {
+            errors.push(FieldError::required(&path, "must contain at least 1 address"));
+        } else if addresses.len() > ADDRESSES_MAX {
+            errors.push(FieldError::too_many(&path, addresses.len(), ADDRESSES_MAX));
+        }
+        for (j, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
+            match text(slice, "addressType") {
+                "IPv4" | "IPv6" => rules::endpoint_ip(&mut errors, &path.index(j), address),
+                "FQDN" => rules::name(&mut errors, &path.index(j), address, names::dns_subdomain),
+                _ => {}
+            }
+        }
+    }
+    errors
+}
+
+fn ports_rules(errors: &mut FieldErrors, ports: &[Value]) {
+    let path = FieldPath::new("ports");
+    if ports.len() > PORTS_MAX {
+        errors.push(FieldError::too_many(&path, ports.len(), PORTS_MAX));
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    for (i, port) in ports.iter().enumerate() {
+        let path = path.index(i);
+        let name = text(port, "name");
+        if !name.is_empty() {
+            rules::name(errors, &path.child("name"), name, names::dns_label);
+        }
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(&path.child("name"), name));
+        }
+        rules::one_of(errors, port, &path, "protocol", &["SCTP", "TCP", "UDP"]);
+    }
+}
+
+fn validate_update(new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    rules::immutable(&mut errors, &new["addressType"], &old["addressType"], &FieldPath::new("addressType"));
+    errors
 }

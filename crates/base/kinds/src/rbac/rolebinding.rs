@@ -8,6 +8,8 @@ pub fn kind() -> Kind {
         validate_name: meta::names::path_segment,
         columns: super::binding::columns().into(),
         default: super::binding::default,
+        validate: |binding| super::binding::validate(binding, &["Role", "ClusterRole"]),
+        validate_update: super::binding::validate_update,
         ..Kind::namespaced(V1, "RoleBinding", "rolebindings")
     }
 }

@@ -1,11 +1,12 @@
 //! storage.k8s.io/v1 StorageClass: a way to provision storage.
 
+use meta::{FieldError, FieldErrors, FieldPath};
 use serde_json::Value;
 
 use super::V1;
-use crate::columns;
 use crate::json::{fill, flag, text};
 use crate::kind::{Column, Kind, texts};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -26,6 +27,8 @@ pub fn kind() -> Kind {
         ]
         .into(),
         default,
+        validate,
+        validate_update,
         ..Kind::cluster(V1, "StorageClass", "storageclasses")
     }
 }
@@ -33,4 +36,36 @@ pub fn kind() -> Kind {
 fn default(class: &mut Value) {
     fill(class, "reclaimPolicy", "Delete");
     fill(class, "volumeBindingMode", "Immediate");
+}
+
+fn validate(class: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let root = FieldPath::default();
+    rules::required(&mut errors, class, &root, "provisioner");
+    rules::one_of(&mut errors, class, &root, "reclaimPolicy", &["Delete", "Retain"]);
+    rules::one_of(&mut errors, class, &root, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"]);
+    errors
+}
+
+fn validate_update(new: &Value, old: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    if new["parameters"] != old["parameters"] {
+        let path = FieldPath::new("parameters");
+        errors.push(FieldError::forbidden(&path, "updates to parameters are forbidden."));
+    }
+    if new["provisioner"] != old["provisioner"] {
+        let path = FieldPath::new("provisioner");
+        errors.push(FieldError::forbidden(&path, "updates to provisioner are forbidden."));
+    }
+    if new["reclaimPolicy"] != old["reclaimPolicy"] {
+        let path = FieldPath::new("reclaimPolicy");
+        errors.push(FieldError::forbidden(&path, "updates to reclaimPolicy are forbidden."));
+    }
+    rules::immutable(
+        &mut errors,
+        &new["volumeBindingMode"],
+        &old["volumeBindingMode"],
+        &FieldPath::new("volumeBindingMode"),
+    );
+    errors
 }
