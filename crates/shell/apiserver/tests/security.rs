@@ -414,3 +414,32 @@ async fn certificate_requests_carry_who_asked_and_are_decided_by_who_may() {
     let done = cluster.ask(&admin, "PUT", &format!("{path}/c/approval"), &approved).await.unwrap();
     assert_eq!(done["status"]["conditions"][0]["type"], "Approved");
 }
+
+#[tokio::test]
+async fn kubelets_get_tokens_for_their_own_pods_only() {
+    let cluster = start().await;
+    let admin = cluster.admin();
+    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), "default");
+    accounts.create(&PostParams::default(), &object(json!({ "metadata": { "name": "web" } }))).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(admin, "default");
+    let pod = json!({ "metadata": { "name": "p" }, "spec": { "serviceAccountName": "web", "nodeName": "a",
+        "containers": [{ "name": "c", "image": "i" }] } });
+    let pod = pods.create(&PostParams::default(), &object(pod)).await.unwrap();
+    let ask = async |node: &str, bound: Value| {
+        let kubelet = cluster.user(&format!("system:node:{node}"), &["system:nodes", "system:authenticated"]);
+        let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": { "boundObjectRef": bound, "expirationSeconds": 3607 } });
+        let path = "/api/v1/namespaces/default/serviceaccounts/web/token";
+        cluster.ask(&kubelet, "POST", path, &request).await
+    };
+    let bound = json!({ "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod.metadata.uid });
+    let answer = until(|| async { ask("a", bound.clone()).await.ok() }).await;
+    let token = answer["status"]["token"].as_str().unwrap();
+    let who = whoami(&cluster, &cluster.with_token(token).await).await.unwrap();
+    assert_eq!(who["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
+    assert_eq!(who["extra"]["authentication.kubernetes.io/node-name"], json!(["a"]));
+    let refused = ask("a", Value::Null).await.unwrap_err();
+    assert!(refused.message.contains("node requested token not bound to a pod"), "{}", refused.message);
+    let refused = ask("b", bound).await.unwrap_err();
+    assert!(refused.message.contains("no relationship found between node 'b' and this object"), "{}", refused.message);
+}

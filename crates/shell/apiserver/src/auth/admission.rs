@@ -119,7 +119,9 @@ impl Admission for NodeRestriction {
     }
 
     async fn validate(&self, request: &AdmissionRequest<'_>, object: &Value) -> ApiResult<()> {
-        let Some(node) = node_of(request.user) else { return Ok(()) };
+        if node_of(request.user).is_none() {
+            return Ok(());
+        }
         let operation = match request.operation {
             Operation::Create => "create",
             Operation::Update => "update",
@@ -137,12 +139,17 @@ impl Admission for NodeRestriction {
             new: (!is_delete).then_some(object),
             old: if is_delete { request.old.or(Some(object)) } else { request.old },
         };
-        let known = Known(request.engine);
-        node_restriction::admit(node, &write, &known).map_err(|refusal| match refusal {
-            Refusal::Forbidden(why) => forbidden(request, &why),
-            Refusal::NotFound { resource, name } => Status::not_found(&GroupResource::new("", resource), &name),
-        })
+        restrict(request.engine, request.user, &write, &request.served.resource())
     }
+}
+
+/// Refuses what a kubelet may not write; has nothing against other users.
+pub(super) fn restrict(engine: &Engine, user: &User, write: &Write<'_>, resource: &GroupResource) -> ApiResult<()> {
+    let Some(node) = node_of(user) else { return Ok(()) };
+    node_restriction::admit(node, write, &Known(engine)).map_err(|refusal| match refusal {
+        Refusal::Forbidden(why) => Status::forbidden(resource, write.name, &why),
+        Refusal::NotFound { resource, name } => Status::not_found(&GroupResource::new("", resource), &name),
+    })
 }
 
 fn node_of(user: &User) -> Option<&str> {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use access::User;
+use access::node_restriction::Write;
 use async_trait::async_trait;
 use meta::{ApiResult, FieldError, FieldPath, Status};
 use pki::token::KubernetesClaims;
 use pki::{BoundObject, ServiceAccountClaims};
 use serde_json::{Value, json};
 
+use super::admission::restrict;
 use super::reviews::core;
 use super::service_account::find;
 use super::{Security, now};
@@ -32,8 +34,9 @@ impl VirtualResource for TokenRequests {
         ("", "serviceaccounts", "token")
     }
 
-    async fn create(&self, engine: &Engine, _: &User, info: &RequestInfo, mut body: Value) -> ApiResult<Value> {
+    async fn create(&self, engine: &Engine, user: &User, info: &RequestInfo, mut body: Value) -> ApiResult<Value> {
         let (namespace, name) = (info.namespace.as_str(), info.name.as_str());
+        restrict_node(engine, user, info, &body)?;
         let account = existing(engine, "serviceaccounts", namespace, name).await?;
         check_names(&body, &account, namespace, name)?;
         let seconds = expiration(&body)?;
@@ -79,6 +82,21 @@ impl VirtualResource for TokenRequests {
         body["status"] = json!({ "token": token, "expirationTimestamp": time(issued + seconds) });
         Ok(body)
     }
+}
+
+/// A kubelet gets tokens for the pods that run on it, and for nothing else.
+fn restrict_node(engine: &Engine, user: &User, info: &RequestInfo, body: &Value) -> ApiResult<()> {
+    let write = Write {
+        operation: "create",
+        group: "",
+        resource: "serviceaccounts",
+        subresource: "token",
+        namespace: &info.namespace,
+        name: &info.name,
+        new: Some(body),
+        old: None,
+    };
+    restrict(engine, user, &write, &core("serviceaccounts"))
 }
 
 async fn existing(engine: &Engine, plural: &str, namespace: &str, name: &str) -> ApiResult<Value> {
