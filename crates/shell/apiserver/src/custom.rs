@@ -8,6 +8,8 @@ pub struct CustomType {
     pub selectable: Vec<String>,
     /// The compiled schema; absent where everything is allowed.
     pub schema: Option<schema::TypeRef>,
+    /// The schema as its author wrote it, for OpenAPI.
+    pub document: serde_json::Value,
     pub scale: Option<ScalePaths>,
 }
 

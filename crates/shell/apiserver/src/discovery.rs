@@ -110,7 +110,7 @@ fn group_value(group: &str, versions: &[String]) -> Value {
 }
 
 /// The subresources of a kind as discovery lists them: `status` and those of the row.
-fn subresources(kind: &Kind) -> Vec<Subresource> {
+pub fn subresources(kind: &Kind) -> Vec<Subresource> {
     let mut all: Vec<Subresource> = kind.subresources.to_vec();
     if kind.has_status && !all.iter().any(|sub| sub.name == "status") {
         all.push(Subresource { name: "status".into(), speaks: None, verbs: &["get", "patch", "update"] });

@@ -20,6 +20,7 @@ pub mod kubelets;
 mod layers;
 pub mod limits;
 mod metrics;
+mod openapi;
 mod output;
 mod pages;
 pub mod registry;

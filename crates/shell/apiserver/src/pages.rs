@@ -8,7 +8,7 @@ use crate::body::{self, Body};
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 use crate::route::{method_not_allowed, not_found};
-use crate::{discovery, health};
+use crate::{discovery, health, openapi};
 
 pub async fn answer(
     engine: &Engine,
@@ -29,6 +29,7 @@ pub async fn answer(
     match parts.next().unwrap_or("") {
         "api" | "apis" => discovery::answer(engine, path, headers),
         "healthz" | "livez" | "readyz" => Ok(health::answer(engine, path, query).await),
+        "openapi" => openapi::answer(engine, path, headers).await,
         "version" => version(),
         "metrics" => Ok(body::response(
             StatusCode::OK,
