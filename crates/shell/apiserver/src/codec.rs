@@ -7,6 +7,7 @@ use schema::{Decoded, FieldValidation, Format, TypeRef};
 use serde_json::Value;
 
 use crate::custom::CustomType;
+use crate::protobuf;
 use crate::registry::Served;
 
 /// The kind that a body must be of.
@@ -50,6 +51,32 @@ pub fn format(headers: &HeaderMap) -> ApiResult<Format> {
     }
 }
 
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// A protobuf body as JSON that says what it is.
+fn from_protobuf(schema: Option<TypeRef>, body: &Bytes) -> ApiResult<Value> {
+    let failed = |error: protobuf::ProtobufError| Status::bad_request(error.to_string());
+    let envelope = protobuf::open(body).map_err(failed)?;
+    let schema = schema.ok_or_else(|| unsupported(PROTOBUF))?;
+    let mut value = protobuf::message(&schema, envelope.raw).map_err(failed)?;
+    if let Some(fields) = value.as_object_mut() {
+        for (field, text) in [("apiVersion", envelope.api_version), ("kind", envelope.kind)] {
+            if !text.is_empty() {
+                fields.insert(field.to_owned(), text.into());
+            }
+        }
+    }
+    Ok(value)
+}
+
+/// Parses DeleteOptions in any of the media types.
+pub fn parse_options(headers: &HeaderMap, body: &Bytes) -> ApiResult<Value> {
+    if media_type(headers) == PROTOBUF {
+        return from_protobuf(schema::builtin().by_name("apimachinery.pkg.apis.meta.v1.DeleteOptions"), body);
+    }
+    parse(headers, body)
+}
+
 /// Parses JSON or YAML of no particular kind.
 pub fn parse(headers: &HeaderMap, body: &Bytes) -> ApiResult<Value> {
     let any = schema::Type { shape: schema::Shape::Any };
@@ -58,7 +85,7 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> ApiResult<Value> {
 }
 
 pub fn unsupported(media: &str) -> Box<Status> {
-    let accepted = "application/json, application/yaml";
+    let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
     let message = format!(
         "the body of the request was in an unknown format - accepted media types include: {accepted} (got {media:?})"
     );
@@ -73,6 +100,10 @@ pub fn decode<'a>(
     mode: FieldValidation,
 ) -> ApiResult<Decoded> {
     let expected = expected.into();
+    if media_type(headers) == PROTOBUF {
+        let value = from_protobuf(expected.schema().filter(|_| expected.custom.is_none()), body)?;
+        return check(expected, value, mode);
+    }
     let format = format(headers)?;
     let failed = |error: schema::DecodeError| error.status(&expected.gvk.version, &expected.gvk.kind, body);
     let (api_version, kind) = schema::type_meta(body, format).map_err(failed)?;

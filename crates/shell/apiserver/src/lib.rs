@@ -23,6 +23,7 @@ mod metrics;
 mod openapi;
 mod output;
 mod pages;
+mod protobuf;
 pub mod registry;
 mod route;
 mod server;

@@ -82,6 +82,9 @@ async fn read_body(call: &Call<'_>, request: Request<Body>) -> ApiResult<(Value,
     if bytes.is_empty() {
         return Ok((json!({"apiVersion": gvk.api_version(), "kind": gvk.kind, "metadata": {}}), options));
     }
+    if codec::media_type(&parts.headers) == codec::PROTOBUF {
+        return Ok((codec::decode(gvk, &parts.headers, &bytes, options.field_validation)?.value, options));
+    }
     let mut value = codec::parse(&parts.headers, &bytes)?;
     if gvk.kind == "Eviction" && value.get("apiVersion").and_then(Value::as_str) == Some("policy/v1beta1") {
         value["apiVersion"] = "policy/v1".into();

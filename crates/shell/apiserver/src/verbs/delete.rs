@@ -58,7 +58,7 @@ impl DeleteOptions {
         let mut options = if body.is_empty() {
             Self::from_query(call)?
         } else {
-            serde_json::from_value(codec::parse(headers, body)?)
+            serde_json::from_value(codec::parse_options(headers, body)?)
                 .map_err(|error| Status::bad_request(format!("error decoding DeleteOptions: {error}")))?
         };
         if call.query.all("dryRun").any(|value| value == "All") {
