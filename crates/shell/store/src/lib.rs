@@ -2,6 +2,8 @@
 
 pub mod contract;
 pub mod embedded;
+pub mod etcd;
 
 pub use contract::{Entry, Event, EventKind, Expect, Page, Range, Store, StoreError, StoreResult, WatchStream};
 pub use embedded::Embedded;
+pub use etcd::{Etcd, EtcdConfig};

@@ -169,7 +169,8 @@ async fn a_thousand_watchers(store: &Arc<dyn Store>) {
     let start = store.revision().await.unwrap();
     let mut watches = Vec::new();
     for watcher in 0..1000 {
-        watches.push((watcher % 10, store.watch(Range::prefix(format!("/many/{}/", watcher % 10)), start).await.unwrap()));
+        watches
+            .push((watcher % 10, store.watch(Range::prefix(format!("/many/{}/", watcher % 10)), start).await.unwrap()));
     }
     let mut written: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
     for step in 0..100 {

@@ -50,7 +50,14 @@ pub async fn verify(store: &dyn Store, acks: &[Ack]) {
     let mut newest: BTreeMap<Bytes, Ack> = BTreeMap::new();
     let mut revisions: Vec<u64> = acks.iter().map(|ack| ack.revision).collect();
     for ack in acks {
-        newest.entry(key(ack.writer, ack.step)).and_modify(|now| if now.step < ack.step { *now = *ack }).or_insert(*ack);
+        newest
+            .entry(key(ack.writer, ack.step))
+            .and_modify(|now| {
+                if now.step < ack.step {
+                    *now = *ack
+                }
+            })
+            .or_insert(*ack);
     }
     revisions.sort_unstable();
     assert!(revisions.windows(2).all(|pair| pair[0] < pair[1]), "no revision was given twice");
