@@ -149,8 +149,7 @@ fn checksum(key: &[u8], body: &[u8]) -> u32 {
 fn failed(error: fjall::Error) -> StoreError {
     use fjall::Error;
     match &error {
-        Error::Io(_) | Error::Poisoned | Error::Locked => StoreError::Unavailable(format!("disk: {error}")),
-        Error::Storage(inner) if matches!(inner, fjall::LsmError::Io(_)) => {
+        Error::Io(_) | Error::Poisoned | Error::Locked | Error::Storage(fjall::LsmError::Io(_)) => {
             StoreError::Unavailable(format!("disk: {error}"))
         }
         _ => StoreError::Corrupt(error.to_string()),
