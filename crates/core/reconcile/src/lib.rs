@@ -4,9 +4,14 @@ pub mod conditions;
 pub mod deployment;
 mod deployment_rollout;
 mod deployment_status;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod garbage;
+pub mod namespace;
 pub mod ownership;
 pub mod plan;
 pub mod pod;
+pub mod pod_cidr;
 pub mod replicaset;
 pub mod service_account;
 

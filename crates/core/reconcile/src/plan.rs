@@ -192,7 +192,7 @@ pub fn difference<T: serde::Serialize>(old: &T, new: &T) -> Option<Value> {
 }
 
 /// API types serialize without failure: they hold no maps with other than string keys.
-pub fn to_value<T: serde::Serialize>(value: &T) -> Value {
+pub fn to_value<T: serde::Serialize + ?Sized>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 

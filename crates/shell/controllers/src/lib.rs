@@ -2,7 +2,12 @@
 
 mod apply;
 mod deployment;
+mod discovery;
+mod endpoints;
+mod garbage;
+mod namespace;
 mod namespaces;
+mod pod_cidr;
 mod replicaset;
 mod runner;
 mod sources;
@@ -53,6 +58,12 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("replicaset-controller", replicaset::start_replica_sets),
     ("replicationcontroller-controller", replicaset::start_replication_controllers),
     ("deployment-controller", deployment::start),
+    ("namespace-controller", namespace::start),
+    ("garbage-collector-controller", garbage::start),
+    ("endpointslice-controller", endpoints::start_slices),
+    ("endpoints-controller", endpoints::start_endpoints),
+    ("endpointslice-mirroring-controller", endpoints::start_mirror),
+    ("node-ipam-controller", pod_cidr::start),
 ];
 
 /// Runs every controller until `stop`.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use client::{Cached, Index, InformerConfig, Source};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ReplicationController};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::PodView;
+use reconcile::endpoint_slice::SERVICE_NAME;
 use reconcile::service_account::{DEFAULT_SERVICE_ACCOUNT, ROOT_CA_CONFIG_MAP};
 
 /// Objects by the uid of their controlling owner.
@@ -87,4 +89,31 @@ impl Source for DefaultServiceAccounts {
     fn config() -> InformerConfig {
         InformerConfig::all("/api/v1/serviceaccounts").fields(format!("metadata.name={DEFAULT_SERVICE_ACCOUNT}"))
     }
+}
+
+/// EndpointSlices by the `namespace/name` of their Service.
+pub(crate) const BY_SERVICE: &str = "service";
+
+fn service_of(slice: &Cached<Arc<EndpointSlice>>) -> Vec<String> {
+    let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
+    service.map(|service| format!("{}/{service}", slice.key.namespace)).into_iter().collect()
+}
+
+owned_source!(Services, Service, Service, std::convert::identity, []);
+owned_source!(Nodes, Node, Node, without_images, []);
+owned_source!(EndpointsObjects, Endpoints, Endpoints, std::convert::identity, []);
+owned_source!(
+    EndpointSlices,
+    EndpointSlice,
+    EndpointSlice,
+    std::convert::identity,
+    [Index { name: BY_SERVICE, values: service_of }]
+);
+
+/// The image list is the bulk of a Node and no controller reads it.
+fn without_images(mut node: Node) -> Node {
+    if let Some(status) = &mut node.status {
+        status.images = None;
+    }
+    node
 }
