@@ -8,6 +8,7 @@ pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage;
 pub mod namespace;
+pub mod node_lifecycle;
 pub mod ownership;
 pub mod plan;
 pub mod pod;

@@ -7,6 +7,7 @@ mod endpoints;
 mod garbage;
 mod namespace;
 mod namespaces;
+mod node_lifecycle;
 mod pod_cidr;
 mod replicaset;
 mod runner;
@@ -64,6 +65,8 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("endpoints-controller", endpoints::start_endpoints),
     ("endpointslice-mirroring-controller", endpoints::start_mirror),
     ("node-ipam-controller", pod_cidr::start),
+    ("node-lifecycle-controller", node_lifecycle::start),
+    ("pod-garbage-collector-controller", node_lifecycle::start_collector),
 ];
 
 /// Runs every controller until `stop`.

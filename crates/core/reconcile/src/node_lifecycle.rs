@@ -1,0 +1,323 @@
+//! Node health: silent nodes become Unknown, unhealthy ones are tainted, and pods leave when they do not tolerate it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint, Toleration};
+use serde_json::json;
+
+use crate::conditions::seconds;
+use crate::ownership::reference;
+use crate::plan::{NODES, Note, Op, PODS, PatchKind, Plan, Step, to_value};
+use crate::pod::PodView;
+
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+/// Conditions other than Ready, the status that is a problem, and the taint that says so.
+const PROBLEMS: [(&str, &str, &str); 4] = [
+    ("MemoryPressure", "True", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "True", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
+    ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"),
+];
+/// What a kubelet reports, and nobody knows once it is silent.
+const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+
+/// What the health of a node calls for; `silent` is how long neither its Lease nor its status changed.
+pub fn plan(node: &Node, pods: &[Arc<PodView>], silent: Duration, grace: Duration, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let mut conditions = node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let was_ready = ready(&conditions) == "True";
+    if silent >= grace {
+        if silence(&mut conditions, node, now) {
+            let body = json!({ "status": { "conditions": conditions } });
+            plan.push(Op::Patch {
+                resource: NODES,
+                namespace: String::new(),
+                name: name.to_owned(),
+                subresource: Some("status"),
+                kind: PatchKind::Strategic,
+                body,
+            });
+        }
+    } else {
+        plan.requeue(grace - silent + Duration::from_millis(50));
+    }
+    let about = reference(NODES, &node.metadata);
+    let state = ready(&conditions);
+    if was_ready && state != "True" {
+        let message = format!("Node {name} status is now: NodeNotReady");
+        plan.notes.push(Note::normal(&about, "NodeNotReady", message));
+    }
+    let taints = taints(node, &conditions, now);
+    let known = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    if taints != known {
+        let body = json!({ "metadata": { "uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version },
+            "spec": { "taints": taints } });
+        // The status patch above moves the resourceVersion: then the taints follow in the next round.
+        if plan.steps.is_empty() {
+            plan.push(Op::merge(NODES, "", name, body));
+        } else {
+            plan.requeue(Duration::from_millis(10));
+        }
+    }
+    if state != "True" {
+        mark_pods_not_ready(node, pods, now, &mut plan);
+    }
+    evict(&known, pods, now, &mut plan);
+    plan
+}
+
+fn ready(conditions: &[NodeCondition]) -> String {
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+    ready.map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone())
+}
+
+/// Turns what the kubelet reported into Unknown; true when that changes anything.
+fn silence(conditions: &mut Vec<NodeCondition>, node: &Node, now: Timestamp) -> bool {
+    let mut changed = false;
+    for kind in REPORTED {
+        match conditions.iter_mut().find(|condition| condition.type_ == kind) {
+            Some(known) if known.status == "Unknown" => {}
+            Some(known) => {
+                known.status = "Unknown".into();
+                known.reason = Some("NodeStatusUnknown".into());
+                known.message = Some("Kubelet stopped posting node status.".into());
+                known.last_transition_time = Some(seconds(now));
+                changed = true;
+            }
+            None => {
+                conditions.push(NodeCondition {
+                    type_: kind.into(),
+                    status: "Unknown".into(),
+                    reason: Some("NodeStatusNeverUpdated".into()),
+                    message: Some("Kubelet never posted node status.".into()),
+                    last_heartbeat_time: node.metadata.creation_timestamp.clone(),
+                    last_transition_time: Some(seconds(now)),
+                });
+                changed = true;
+            }
+        }
+    }
+    changed
+}
+
+/// The node's taints with those that follow from its conditions brought up to date.
+fn taints(node: &Node, conditions: &[NodeCondition], now: Timestamp) -> Vec<Taint> {
+    let state = ready(conditions);
+    let problem = |kind: &str, bad: &str| conditions.iter().any(|c| c.type_ == kind && c.status == bad);
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    let health = match state.as_str() {
+        "True" => None,
+        "False" => Some(NOT_READY),
+        _ => Some(UNREACHABLE),
+    };
+    if let Some(key) = health {
+        wanted.extend([(key, "NoSchedule"), (key, "NoExecute")]);
+    }
+    wanted.extend(PROBLEMS.iter().filter(|(kind, bad, _)| problem(kind, bad)).map(|(_, _, key)| (*key, "NoSchedule")));
+    let spec = node.spec.clone().unwrap_or_default();
+    if spec.unschedulable == Some(true) {
+        wanted.push((UNSCHEDULABLE, "NoSchedule"));
+    }
+    let managed = |taint: &Taint| {
+        let key = taint.key.as_str();
+        [NOT_READY, UNREACHABLE].contains(&key)
+            || taint.effect == "NoSchedule"
+                && (key == UNSCHEDULABLE || PROBLEMS.iter().any(|(_, _, problem)| *problem == key))
+    };
+    let mut taints = spec.taints.unwrap_or_default();
+    taints.retain(|taint| !managed(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str())));
+    for (key, effect) in wanted {
+        if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
+            taints.push(Taint {
+                key: key.to_owned(),
+                effect: effect.to_owned(),
+                time_added: Some(seconds(now)),
+                value: None,
+            });
+        }
+    }
+    taints
+}
+
+/// Nobody vouches for the pods of an unready node: Services must stop to send them traffic.
+fn mark_pods_not_ready(node: &Node, pods: &[Arc<PodView>], now: Timestamp, plan: &mut Plan) {
+    let about = node.metadata.name.as_deref().unwrap_or_default();
+    for pod in pods.iter().filter(|pod| pod.ready) {
+        let body = json!({ "metadata": { "uid": pod.uid }, "status": { "conditions": [
+            { "type": "Ready", "status": "False", "lastTransitionTime": seconds(now) } ] } });
+        let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+        let (subresource, kind) = (Some("status"), PatchKind::Strategic);
+        let note = Note::warning(&pod_reference(pod), "NodeNotReady", "Node is not ready");
+        debug_assert_eq!(pod.node, about);
+        let op = Op::Patch { resource: PODS, namespace, name, subresource, kind, body };
+        plan.batch.push(Step::from(op).on_success(note));
+    }
+}
+
+fn pod_reference(pod: &PodView) -> k8s_openapi::api::core::v1::ObjectReference {
+    k8s_openapi::api::core::v1::ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(pod.namespace.clone()),
+        name: Some(pod.name.clone()),
+        uid: Some(pod.uid.clone()),
+        ..Default::default()
+    }
+}
+
+/// Whether a toleration covers a taint.
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    if !effect.is_empty() && effect != taint.effect {
+        return false;
+    }
+    let key = toleration.key.as_deref().unwrap_or_default();
+    if toleration.operator.as_deref() == Some("Exists") {
+        return key.is_empty() || key == taint.key;
+    }
+    key == taint.key && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+}
+
+/// When a pod has to leave a node with these taints: `None` stays, `Some(None)` at once.
+fn leaves_at(taints: &[&Taint], pod: &PodView, now: Timestamp) -> Option<Option<Timestamp>> {
+    let mut earliest: Option<Timestamp> = None;
+    for taint in taints {
+        let covering: Vec<&Toleration> = pod.tolerations.iter().filter(|known| tolerates(known, taint)).collect();
+        if covering.is_empty() {
+            return Some(None);
+        }
+        if let Some(limit) = covering.iter().filter_map(|toleration| toleration.toleration_seconds).min() {
+            let since = taint.time_added.as_ref().map_or(now, |time| time.0);
+            let due = since.checked_add(SignedDuration::from_secs(limit.max(0))).unwrap_or(now);
+            earliest = Some(earliest.map_or(due, |known| known.min(due)));
+        }
+    }
+    earliest.map(|due| (due > now).then_some(due))
+}
+
+/// Deletes the pods whose tolerations do not (or no longer) cover the node's NoExecute taints.
+fn evict(taints: &[Taint], pods: &[Arc<PodView>], now: Timestamp, plan: &mut Plan) {
+    let executing: Vec<&Taint> = taints.iter().filter(|taint| taint.effect == "NoExecute").collect();
+    if executing.is_empty() {
+        return;
+    }
+    for pod in pods.iter().filter(|pod| pod.deletion.is_none()) {
+        match leaves_at(&executing, pod, now) {
+            None => {}
+            Some(Some(due)) => {
+                let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+                plan.requeue(wait + Duration::from_millis(10));
+            }
+            Some(None) => {
+                let (namespace, name, uid) = (pod.namespace.clone(), pod.name.clone(), Some(pod.uid.clone()));
+                let message = format!("Marking for deletion Pod {namespace}/{name}");
+                let note = Note::normal(&pod_reference(pod), "TaintManagerEviction", message);
+                let op = Op::Delete { resource: PODS, namespace, name, uid, grace: None };
+                plan.batch.push(Step::from(op).on_success(note));
+            }
+        }
+    }
+}
+
+/// Pods that nobody else removes: of nodes that are gone, deleted before they were assigned, and finished ones beyond
+/// `finished_max` (oldest first). `absent` names nodes known to have been gone for the quarantine.
+pub fn collect_pods(pods: &[Arc<PodView>], absent: &[String], finished_max: usize) -> Plan {
+    let mut plan = Plan::default();
+    let mut due: BTreeMap<&str, &Arc<PodView>> = BTreeMap::new();
+    for pod in pods {
+        let stranded = !pod.node.is_empty() && absent.contains(&pod.node);
+        let never_assigned = pod.node.is_empty() && pod.deletion.is_some() && pod.finalizers.is_empty();
+        if stranded || never_assigned {
+            due.insert(&pod.uid, pod);
+        }
+    }
+    let mut finished: Vec<&Arc<PodView>> =
+        pods.iter().filter(|pod| pod.is_finished() && pod.deletion.is_none()).collect();
+    finished.sort_by_key(|pod| (pod.created, pod.name.clone()));
+    let surplus = finished.len().saturating_sub(finished_max);
+    due.extend(finished.into_iter().take(surplus).map(|pod| (pod.uid.as_str(), pod)));
+    for pod in due.into_values() {
+        if !pod.is_finished() && !pod.node.is_empty() {
+            // Failed first, so that whoever watches learns why the pod ended.
+            let condition = json!([{ "type": "DisruptionTarget", "status": "True",
+                "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists" }]);
+            let body = json!({ "metadata": { "uid": pod.uid },
+                "status": { "phase": "Failed", "conditions": to_value(&condition) } });
+            plan.push(Op::Patch {
+                resource: PODS,
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                subresource: Some("status"),
+                kind: PatchKind::Strategic,
+                body,
+            });
+        }
+        let (namespace, name, uid) = (pod.namespace.clone(), pod.name.clone(), Some(pod.uid.clone()));
+        plan.batch.push(Step::from(Op::Delete { resource: PODS, namespace, name, uid, grace: Some(0) }));
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(ready: &str, taints: serde_json::Value) -> Node {
+        serde_json::from_value(json!({ "metadata": { "name": "n" }, "spec": { "taints": taints },
+            "status": { "conditions": [{ "type": "Ready", "status": ready }] } }))
+        .unwrap()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn keys(node: &Node) -> Vec<String> {
+        let conditions = node.status.clone().unwrap().conditions.unwrap();
+        taints(node, &conditions, at(0)).iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect()
+    }
+
+    #[test]
+    fn taints_follow_conditions() {
+        let foreign = json!([{ "key": "gpu", "effect": "NoSchedule" }, { "key": NOT_READY, "effect": "NoSchedule" }]);
+        assert_eq!(keys(&node("True", foreign.clone())), ["gpu:NoSchedule"]);
+        let not_ready = format!("{NOT_READY}:NoSchedule");
+        assert_eq!(keys(&node("False", foreign)), ["gpu:NoSchedule", &not_ready, &format!("{NOT_READY}:NoExecute")]);
+        let unreachable = [format!("{UNREACHABLE}:NoSchedule"), format!("{UNREACHABLE}:NoExecute")];
+        assert_eq!(keys(&node("Unknown", json!([]))), unreachable);
+    }
+
+    #[test]
+    fn pods_leave_when_their_toleration_ends() {
+        let taint =
+            Taint { key: "k".into(), effect: "NoExecute".into(), time_added: Some(seconds(at(100))), value: None };
+        let pod = |seconds: Option<i64>| PodView {
+            tolerations: vec![Toleration {
+                key: Some("k".into()),
+                operator: Some("Exists".into()),
+                toleration_seconds: seconds,
+                ..Toleration::default()
+            }],
+            ..PodView::default()
+        };
+        assert_eq!(leaves_at(&[&taint], &PodView::default(), at(100)), Some(None));
+        assert_eq!(leaves_at(&[&taint], &pod(None), at(900)), None);
+        assert_eq!(leaves_at(&[&taint], &pod(Some(30)), at(110)), Some(Some(at(130))));
+        assert_eq!(leaves_at(&[&taint], &pod(Some(30)), at(130)), Some(None));
+    }
+
+    #[test]
+    fn silence_makes_unknown_once() {
+        let (node, grace) = (node("True", json!([])), Duration::from_secs(40));
+        let calm = plan(&node, &[], Duration::from_secs(10), grace, at(0));
+        assert!(calm.is_empty() && calm.requeue_after.is_some());
+        let silent = plan(&node, &[], grace, grace, at(0));
+        assert_eq!((silent.steps.len(), silent.notes.len()), (1, 1));
+    }
+}
