@@ -3,13 +3,14 @@
 //! Snapshots of the cache share structure, so finding out that nothing changed is a pointer comparison, and finding
 //! out what did costs as much as there are changes. Nothing runs in the background and nothing can lag behind the cache.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use access::{NodeGraph, Object as RbacObject, Rbac, RbacKind};
 use imbl::ordmap::DiffItem;
+use meta::GroupResource;
 use serde_json::Value;
 
-use crate::cache::{Object, Objects, split_key};
+use crate::cache::{Object, Objects, ResourceCache, split_key};
 use crate::engine::Engine;
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
@@ -20,15 +21,23 @@ pub struct Indexes {
     nodes: Mutex<NodeIndex>,
 }
 
+/// What an index knows of one resource, and where to look for more.
+#[derive(Default)]
+struct Seen {
+    /// Looked up once: a resource keeps its cache for as long as the server runs.
+    cache: Option<Arc<ResourceCache>>,
+    objects: Objects,
+}
+
 #[derive(Default)]
 struct RbacIndex {
-    seen: [Objects; 4],
+    seen: [Seen; 4],
     rbac: Rbac,
 }
 
 #[derive(Default)]
 struct NodeIndex {
-    seen: [Objects; 4],
+    seen: [Seen; 4],
     graph: NodeGraph,
 }
 
@@ -75,16 +84,17 @@ impl Indexes {
 /// Hands every object that changed since `seen` to `apply`, with its namespace and name.
 fn advance(
     engine: &Engine,
-    group: &str,
-    plural: &str,
-    seen: &mut Objects,
+    group: &'static str,
+    plural: &'static str,
+    seen: &mut Seen,
     mut apply: impl FnMut(&str, &str, Option<&Value>),
 ) {
-    let now = engine.snapshot(group, plural).objects;
-    if now.ptr_eq(seen) {
+    let find = || engine.cache.resource(&GroupResource::new(group, plural));
+    let now = seen.cache.get_or_insert_with(find).snapshot(engine.cache.reached()).objects;
+    if now.ptr_eq(&seen.objects) {
         return;
     }
-    for change in seen.diff(&now) {
+    for change in seen.objects.diff(&now) {
         let (key, object): (_, Option<&Object>) = match change {
             DiffItem::Add(key, object) | DiffItem::Update { new: (key, object), .. } => (key, Some(object)),
             DiffItem::Remove(key, _) => (key, None),
@@ -93,5 +103,5 @@ fn advance(
         let value = object.and_then(|object| object.value().ok());
         apply(namespace, name, value.as_ref());
     }
-    *seen = now;
+    seen.objects = now;
 }
