@@ -93,8 +93,11 @@ pub(crate) fn container_status(
         Some(c) => {
             let restart = !ending && should_restart(pod, kind, spec, c.exit_code);
             let held = crash_hold(memory, c).is_some_and(|at| at > now);
+            // a container that cannot be started waits like one that crashes
+            let crashing =
+                blocked.is_none_or(|w| matches!(w.reason.as_str(), "RunContainerError" | "PostStartHookError"));
             match blocked {
-                Some(w) if restart => {
+                Some(w) if restart && !(held && crashing) => {
                     last_state = Some(terminated(c));
                     waiting(&w.reason, &w.message)
                 }

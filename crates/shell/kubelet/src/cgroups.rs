@@ -131,3 +131,44 @@ pub fn pods(parent: &str) -> Vec<(String, String)> {
     }
     found.into_iter().collect()
 }
+
+/// What the processes of a control group use.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// CPU time since the group was made.
+    pub cpu_nanoseconds: u64,
+    /// Memory with page cache.
+    pub memory_bytes: u64,
+    /// Memory that cannot be given back at once.
+    pub working_set_bytes: u64,
+}
+
+/// Reads a group's usage; `None` if it does not exist.
+pub fn usage(path: &str) -> Option<Usage> {
+    let read = |file: PathBuf| fs::read_to_string(file).ok();
+    let number = |file: PathBuf| read(file)?.trim().parse::<u64>().ok();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|v| v.trim().parse::<u64>().ok())
+    };
+    let relative = path.trim_start_matches('/');
+    if unified() {
+        let dir = Path::new(ROOT).join(relative);
+        let memory = number(dir.join("memory.current"))?;
+        let inactive = read(dir.join("memory.stat")).and_then(|t| field(&t, "inactive_file")).unwrap_or(0);
+        let cpu = read(dir.join("cpu.stat")).and_then(|t| field(&t, "usage_usec")).unwrap_or(0);
+        return Some(Usage {
+            cpu_nanoseconds: cpu * 1000,
+            memory_bytes: memory,
+            working_set_bytes: memory.saturating_sub(inactive),
+        });
+    }
+    let memory_dir = Path::new(ROOT).join("memory").join(relative);
+    let memory = number(memory_dir.join("memory.usage_in_bytes"))?;
+    let inactive = read(memory_dir.join("memory.stat")).and_then(|t| field(&t, "total_inactive_file")).unwrap_or(0);
+    Some(Usage {
+        cpu_nanoseconds: number(Path::new(ROOT).join("cpuacct").join(relative).join("cpuacct.usage")).unwrap_or(0),
+        memory_bytes: memory,
+        working_set_bytes: memory.saturating_sub(inactive),
+    })
+}

@@ -23,9 +23,11 @@ mod sandbox;
 pub mod server;
 mod status;
 mod tokens;
+pub mod view;
 mod volumes;
 mod worker;
 
 pub use config::{KubeletConfig, RuntimeSource};
 pub use node::Node;
 pub use run::{prepare, run, run_prepared};
+pub use view::LocalView;

@@ -52,6 +52,8 @@ pub struct PodHandle {
     pub runtime_news: AtomicBool,
     /// Set when a ConfigMap or Secret of the pod has changed.
     pub objects_news: AtomicBool,
+    /// Ids whose end was reported, with how often the runtime was found not to know it yet.
+    pub exits: Mutex<HashMap<String, u32>>,
     /// Wakes the worker.
     pub wake: Notify,
     /// What the worker saw last.
@@ -66,6 +68,7 @@ impl PodHandle {
             vanished: AtomicBool::new(false),
             runtime_news: AtomicBool::new(true),
             objects_news: AtomicBool::new(false),
+            exits: Mutex::default(),
             wake: Notify::new(),
             view: Mutex::default(),
         }
@@ -105,7 +108,7 @@ impl Registry {
 
     /// The runtime reports something about this id; `None` means about anything.
     pub fn runtime_news(&self, id: Option<&str>) {
-        let handles = match id {
+        let handles: Vec<Arc<PodHandle>> = match id {
             Some(id) => {
                 let uid = self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
                 uid.and_then(|uid| self.get(&uid)).into_iter().collect()
@@ -113,6 +116,9 @@ impl Registry {
             None => self.all(),
         };
         for handle in handles {
+            if let Some(id) = id {
+                handle.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_string(), 0);
+            }
             handle.runtime_news.store(true, Ordering::Release);
             handle.wake.notify_one();
         }

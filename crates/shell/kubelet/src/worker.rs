@@ -27,6 +27,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 const RELIST: Duration = Duration::from_secs(300);
 /// How long `ErrImagePull` stands before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
+/// The runtime reports an end a little before its own books have it: first and last delay before asking again.
+const EXIT_LOOK_FIRST: SignedDuration = SignedDuration::from_millis(5);
+const EXIT_LOOKS_MAX: u32 = 12;
 /// Delay before a failed clean-up is tried again.
 const CLEANUP_RETRY: Duration = Duration::from_secs(2);
 
@@ -34,7 +37,6 @@ enum Done {
     Sandbox(Result<String, Failure>),
     Started(String, Result<String, Failure>),
     Stopped(String),
-    Removed,
 }
 
 /// The worker of one pod.
@@ -104,6 +106,7 @@ impl Worker {
                     () = tokio::time::sleep(Duration::from_secs(1)) => continue,
                 }
             }
+            let look_at = self.unsettled_exits();
             if self.handle.objects_news.swap(false, Ordering::AcqRel) {
                 self.memory.retry_at.clear();
                 self.memory.sandbox_retry_at = None;
@@ -146,13 +149,18 @@ impl Worker {
                     }
                 }
             }
-            let wake = [plan.wake_at, self.refresh_at, self.turning.values().min().copied(), self.writer.retry_at()];
+            let wake =
+                [plan.wake_at, look_at, self.refresh_at, self.turning.values().min().copied(), self.writer.retry_at()];
             let sleep = wake.into_iter().flatten().min().map(|at| at.duration_since(Timestamp::now()));
             let sleep = sleep.map_or(IDLE, |d| Duration::try_from(d).unwrap_or(Duration::ZERO));
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.handle.wake.notified() => {}
-                () = tokio::time::sleep(sleep) => {}
+                () = tokio::time::sleep(sleep) => {
+                    if look_at.is_some() {
+                        self.handle.runtime_news.store(true, Ordering::Release);
+                    }
+                }
                 () = tokio::time::sleep_until(relist_at) => {
                     self.handle.runtime_news.store(true, Ordering::Release);
                     relist_at = tokio::time::Instant::now() + RELIST;
@@ -230,6 +238,19 @@ impl Worker {
         self.seen = true;
         self.observed = observed;
         Ok(())
+    }
+
+    /// When to look again because an end was reported that the runtime's answer does not show yet.
+    fn unsettled_exits(&self) -> Option<Timestamp> {
+        let mut exits = self.handle.exits.lock().unwrap_or_else(PoisonError::into_inner);
+        exits.retain(|id, looks| {
+            *looks += 1;
+            let runs = self.observed.containers.iter().any(|c| c.id == *id && c.state != ContainerState::Exited);
+            let up = self.observed.sandboxes.iter().any(|s| s.id == *id && s.ready);
+            (runs || up) && *looks <= EXIT_LOOKS_MAX
+        });
+        let looks = exits.values().min()?;
+        Timestamp::now().checked_add(EXIT_LOOK_FIRST * 2i32.pow((*looks).min(EXIT_LOOKS_MAX))).ok()
     }
 
     /// Containers that ran before this process did: what the API said about readiness still holds.
@@ -324,15 +345,17 @@ impl Worker {
                 });
             }
             Action::RemoveSandbox { id } => {
+                self.memory.stopping.insert(id.clone());
                 self.operations.spawn(async move {
                     if let Err(status) = node.runtime.remove_sandbox(&id).await {
                         tracing::warn!("cannot remove sandbox {id}: {status}");
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
-                    Done::Removed
+                    Done::Stopped(id)
                 });
             }
             Action::RemoveContainer { id } => {
+                self.memory.stopping.insert(id.clone());
                 let log = self.observed.containers.iter().find(|c| c.id == id).map(|c| PathBuf::from(&c.log_path));
                 self.operations.spawn(async move {
                     match node.runtime.remove_container(&id).await {
@@ -346,7 +369,7 @@ impl Worker {
                             tokio::time::sleep(Duration::from_secs(1)).await;
                         }
                     }
-                    Done::Removed
+                    Done::Stopped(id)
                 });
             }
         }
@@ -381,7 +404,6 @@ impl Worker {
                 self.memory.stopping.remove(&id);
                 self.memory.condemned.remove(&id);
             }
-            Done::Removed => {}
         }
     }
 
