@@ -25,6 +25,19 @@ pub fn columns() -> Vec<Column> {
     ]
 }
 
+/// The same for autoscaling/v1, whose only metric is CPU.
+pub fn columns_v1() -> Vec<Column> {
+    let mut all = columns();
+    if let Some(targets) = all.iter_mut().find(|column| column.name == "Targets") {
+        targets.read = |o, _| {
+            let wanted = percent(&o["spec"]["targetCPUUtilizationPercentage"], "");
+            let now = percent(&o["status"]["currentCPUUtilizationPercentage"], "<unknown>");
+            if wanted.is_empty() { "<none>".into() } else { format!("cpu: {now}/{wanted}").into() }
+        };
+    }
+    all
+}
+
 fn targets(object: &Value) -> String {
     let specs = list(object, "spec.metrics");
     let statuses = list(object, "status.currentMetrics");
