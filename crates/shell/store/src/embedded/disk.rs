@@ -168,7 +168,7 @@ mod tests {
         assert!(open_record(b"/b", &record).is_err(), "a record under another key");
         assert!(open_record(b"/a", &record[..10]).is_err(), "a torn record");
         assert!(open_record(b"/a", b"").is_err());
-        let mut flipped = record.clone();
+        let mut flipped = record;
         flipped[HEAD_BYTES] ^= 1;
         assert!(open_record(b"/a", &flipped).is_err());
     }

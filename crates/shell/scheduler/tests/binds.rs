@@ -1,0 +1,117 @@
+//! The scheduler against an in-process API server: it binds, refuses with reasons, and tries again when it may help.
+
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use scheduler::SchedulerConfig;
+use serde_json::{Value, json};
+use testkit::TestServer;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn start() -> (TestServer, Api<Pod>, Api<Node>, DropGuard) {
+    let test = TestServer::start().await;
+    let namespaces: Api<Namespace> = Api::all(test.client.clone());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+    // The server may have made it already.
+    let _ = namespaces.create(&PostParams::default(), &namespace).await;
+    let stop = CancellationToken::new();
+    tokio::spawn(scheduler::run(SchedulerConfig::default(), test.client.clone(), stop.clone()));
+    let (pods, nodes) = (Api::namespaced(test.client.clone(), "default"), Api::all(test.client.clone()));
+    (test, pods, nodes, stop.drop_guard())
+}
+
+async fn add_node(nodes: &Api<Node>, name: &str, cpu: &str) {
+    let node = serde_json::from_value(json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}))
+        .unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    let status = json!({"status": {"allocatable": {"cpu": cpu, "memory": "4Gi", "pods": "110"}}});
+    nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
+}
+
+async fn add_pod(pods: &Api<Pod>, name: &str, spec: Value) {
+    let container = json!([{"name": "c", "image": "i", "resources": {"requests": {"cpu": "600m"}}}]);
+    let mut pod = json!({"metadata": {"name": name}, "spec": {"containers": container}});
+    pod["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+}
+
+/// Follows a pod until `wanted` has an answer.
+async fn until<T>(pods: &Api<Pod>, name: &str, wanted: impl Fn(&Pod) -> Option<T>) -> T {
+    let wait = async {
+        let params = WatchParams::default().fields(&format!("metadata.name={name}"));
+        let mut watch = pods.watch(&params, "0").await.unwrap().boxed();
+        while let Some(event) = watch.try_next().await.unwrap() {
+            if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) = event
+                && let Some(answer) = wanted(&pod)
+            {
+                return answer;
+            }
+        }
+        panic!("the watch of {name} ended");
+    };
+    tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{name} did not get there in time"))
+}
+
+fn node_of(pod: &Pod) -> Option<String> {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.clone())
+}
+
+fn refusal(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    assert_eq!(condition.reason.as_deref(), Some("Unschedulable"));
+    condition.message.clone()
+}
+
+async fn event_text(test: &TestServer, reason: &str) -> String {
+    let events: Api<Event> = Api::namespaced(test.client.clone(), "default");
+    let wait = async {
+        loop {
+            let found = events.list(&ListParams::default()).await.unwrap().items;
+            if let Some(event) = found.into_iter().find(|event| event.reason.as_deref() == Some(reason)) {
+                return event.message.unwrap_or_default();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect("the event in time")
+}
+
+#[tokio::test]
+async fn pods_are_bound_and_an_assumed_pod_takes_its_room() {
+    let (test, pods, nodes, _stop) = start().await;
+    add_node(&nodes, "n1", "1").await;
+    add_node(&nodes, "n2", "1").await;
+    add_pod(&pods, "a", json!({})).await;
+    add_pod(&pods, "b", json!({})).await;
+    let (a, b) = (until(&pods, "a", node_of).await, until(&pods, "b", node_of).await);
+    assert_ne!(a, b, "600m fits once into each node");
+    assert!(event_text(&test, "Scheduled").await.starts_with("Successfully assigned default/"));
+}
+
+#[tokio::test]
+async fn a_refused_pod_says_why_and_goes_when_a_node_comes() {
+    let (test, pods, nodes, _stop) = start().await;
+    add_node(&nodes, "small", "500m").await;
+    add_pod(&pods, "a", json!({})).await;
+    let why = "0/1 nodes are available: 1 Insufficient cpu.";
+    let told = until(&pods, "a", |pod| refusal(pod).filter(|text| text.starts_with(why))).await;
+    assert!(told.ends_with("1 Preemption is not helpful for scheduling."), "{told}");
+    assert!(event_text(&test, "FailedScheduling").await.starts_with("0/1 nodes are available: 1 "));
+    add_node(&nodes, "large", "2").await;
+    assert_eq!(until(&pods, "a", node_of).await, "large");
+}
+
+#[tokio::test]
+async fn pods_of_other_schedulers_are_left_alone() {
+    let (_test, pods, nodes, _stop) = start().await;
+    add_node(&nodes, "n1", "4").await;
+    add_pod(&pods, "theirs", json!({"schedulerName": "other"})).await;
+    add_pod(&pods, "ours", json!({})).await;
+    until(&pods, "ours", node_of).await;
+    assert_eq!(node_of(&pods.get("theirs").await.unwrap()), None);
+}
