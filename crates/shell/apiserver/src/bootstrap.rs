@@ -29,7 +29,10 @@ pub async fn run(engine: &Engine) -> Result<(), StartError> {
     while let Some(written) = writes.next().await {
         written?;
     }
-    if let Some(address) = engine.config.advertise {
+    let advertised = engine.config.advertise;
+    if advertised.is_some_and(|address| address.ip().is_loopback()) {
+        tracing::warn!("the advertised address is loopback: pods will not reach the kubernetes service");
+    } else if let Some(address) = advertised {
         for object in kubernetes_endpoints(address) {
             settle(engine, object).await?;
         }

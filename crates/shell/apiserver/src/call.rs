@@ -29,6 +29,8 @@ pub struct WriteOptions {
     pub field_manager: String,
     pub field_validation: FieldValidation,
     pub force: bool,
+    /// The write is an apply, whose owners are settled already.
+    pub applied: bool,
 }
 
 impl Call<'_> {
@@ -56,7 +58,7 @@ impl Call<'_> {
         if field_manager.len() > 128 {
             return Err(Status::bad_request("fieldManager: Too long: may not be more than 128 bytes"));
         }
-        Ok(WriteOptions { dry_run, field_manager, field_validation, force: self.query.flag("force") })
+        Ok(WriteOptions { dry_run, field_manager, field_validation, force: self.query.flag("force"), applied: false })
     }
 
     /// What a list, watch or deletecollection selects.

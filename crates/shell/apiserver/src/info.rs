@@ -45,6 +45,8 @@ pub struct RequestInfo {
     pub subresource: String,
     /// What follows the subresource: the path below `proxy`.
     pub rest: String,
+    /// How the client calls itself; names the owner of fields it writes.
+    pub user_agent: String,
 }
 
 /// Subresources of a namespace itself, which would otherwise read as resources inside of it.

@@ -13,7 +13,9 @@ use crate::route;
 /// Answers one request; never fails and never panics.
 pub async fn answer(engine: Arc<Engine>, request: Request<Body>) -> Response<Body> {
     let query = Query::parse(request.uri().query());
-    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let mut info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let agent = request.headers().get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    info.user_agent = agent.unwrap_or("").to_owned();
     let observed = observation::Observed::start(&engine, &info);
     let response =
         isolation::isolate(&engine, &info, async { time::limit(&info, inner(&engine, &info, &query, request)).await });

@@ -145,3 +145,24 @@ async fn patches_of_every_kind_apply() {
     assert_eq!(pods.patch("a", &dry, &merge).await.unwrap().metadata.labels.unwrap()["x"], "z");
     assert_eq!(pods.get("a").await.unwrap().metadata.labels.unwrap()["x"], "y");
 }
+
+#[tokio::test]
+async fn apply_owns_fields_and_finds_conflicts() {
+    let test = TestServer::start().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(test.client.clone());
+    let config =
+        |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": value}});
+    let one = PatchParams::apply("one");
+    maps.patch("a", &one, &Patch::Apply(config("1"))).await.unwrap();
+    let first = maps.patch("a", &one, &Patch::Apply(config("2"))).await.unwrap();
+    assert_eq!(first.data.as_ref().unwrap()["k"], "2");
+    let again = maps.patch("a", &one, &Patch::Apply(config("2"))).await.unwrap();
+    assert_eq!(again.metadata.resource_version, first.metadata.resource_version);
+    let two = PatchParams::apply("two");
+    let conflict = failure(maps.patch("a", &two, &Patch::Apply(config("3"))).await.unwrap_err());
+    assert_eq!(conflict.message, "Apply failed with 1 conflict: conflict with \"one\": .data.k");
+    let forced = maps.patch("a", &two.force(), &Patch::Apply(config("3"))).await.unwrap();
+    assert_eq!(forced.data.unwrap()["k"], "3");
+    let gone = maps.patch("a", &one, &Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap"}))).await.unwrap();
+    assert_eq!(gone.data.unwrap()["k"], "3");
+}

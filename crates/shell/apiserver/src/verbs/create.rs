@@ -4,7 +4,7 @@ use http::{Request, Response, StatusCode};
 use meta::{ApiResult, Cause, Status};
 use serde_json::Value;
 
-use super::metadata;
+use super::{managers, metadata};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
@@ -71,6 +71,9 @@ pub async fn insert(call: &Call<'_>, mut value: Value, options: &WriteOptions) -
     }
     for plugin in &call.engine.config.admission {
         plugin.validate(&request, &value).await?;
+    }
+    if !options.applied {
+        managers::record(call, options, None, &mut value);
     }
     let value = store(call, value, options, generated).await?;
     if !options.dry_run {

@@ -1,8 +1,10 @@
 //! The verbs, one file each, the same for every kind.
 
+pub mod apply;
 pub mod create;
 pub mod delete;
 pub mod list;
+pub mod managers;
 pub mod metadata;
 pub mod patch;
 pub mod update;

@@ -22,6 +22,9 @@ pub async fn patch(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respons
     let (parts, body) = request.into_parts();
     let options = call.write_options()?;
     let bytes = body::read(body).await?;
+    if codec::media_type(&parts.headers) == super::apply::MEDIA_TYPE {
+        return super::apply::apply(call, &options, &bytes).await;
+    }
     let patch = decode(call, &parts.headers, bytes)?;
     let part = Part::of(call)?;
     let mut all_warnings = Vec::new();
@@ -45,7 +48,7 @@ pub fn decode(call: &Call<'_>, headers: &HeaderMap, bytes: Bytes) -> ApiResult<P
         other => {
             let strategic = if call.served.custom.is_none() { ", application/strategic-merge-patch+json" } else { "" };
             let message = format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json{strategic} (got {other:?})"
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json{strategic}, application/apply-patch+yaml (got {other:?})"
             );
             Err(Status::failure(Reason::UnsupportedMediaType, message))
         }

@@ -5,7 +5,7 @@ use meta::{ApiResult, Status};
 use serde_json::Value;
 
 use super::create::admission;
-use super::{delete, metadata};
+use super::{delete, managers, metadata};
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::engine::{Stored, set_revision};
@@ -113,6 +113,9 @@ async fn attempt(
     for plugin in &call.engine.config.admission {
         plugin.validate(&request, &new).await?;
     }
+    if !options.applied {
+        managers::record(call, options, Some(old), &mut new);
+    }
     if options.dry_run {
         set_revision(&mut new, stored.revision);
         return Ok(Some(new));
@@ -175,7 +178,7 @@ fn keep_status(call: &Call<'_>, new: &mut Value, old: &Value) {
 }
 
 /// Metadata that writers of a status may change beside it.
-const STATUS_METADATA: [&str; 3] = ["annotations", "labels", "finalizers"];
+const STATUS_METADATA: [&str; 4] = ["annotations", "labels", "finalizers", "managedFields"];
 
 /// A write to the status touches nothing else but a little metadata.
 fn only_status(new: Value, old: &Value) -> Value {
