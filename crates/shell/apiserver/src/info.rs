@@ -88,10 +88,11 @@ impl RequestInfo {
         info.subresource = rest.next().unwrap_or_default();
         info.rest = rest.collect::<Vec<_>>().join("/");
         info.verb = verb(method, &info, query, old_watch).to_owned();
-        if info.name.is_empty() && matches!(info.verb.as_str(), "list" | "watch") {
-            if let Some(name) = name_selected(query) {
-                info.name = name;
-            }
+        if info.name.is_empty()
+            && matches!(info.verb.as_str(), "list" | "watch")
+            && let Some(name) = name_selected(query)
+        {
+            info.name = name;
         }
         info
     }

@@ -57,10 +57,10 @@ pub async fn insert(call: &Call<'_>, mut value: Value, options: &WriteOptions) -
         plugin.mutate(&request, &mut value).await?;
     }
     metadata::start(served, &mut value);
-    if served.kind.has_status {
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("status");
-        }
+    if served.kind.has_status
+        && let Some(fields) = value.as_object_mut()
+    {
+        fields.remove("status");
     }
     (served.kind.prepare_create)(&mut value);
     (served.kind.default)(&mut value);

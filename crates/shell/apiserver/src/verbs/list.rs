@@ -96,7 +96,7 @@ pub async fn list(call: &Call<'_>) -> ApiResult<Response<Body>> {
         if filter.is_by_key() && filter.name.is_none() {
             metadata.insert("remainingItemCount".to_owned(), page.remaining.into());
         }
-        resource.keep_page(cut.snapshot.clone());
+        resource.keep_page(cut.snapshot);
     }
     answer(call, &page.objects, metadata)
 }
