@@ -1,5 +1,8 @@
 //! The scheduler against an in-process API server: it binds, refuses with reasons, and tries again when it may help.
 
+// Helpers of tests may unwrap as the tests themselves do.
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
