@@ -123,8 +123,9 @@ fn api_phase_is_terminal(pod: &Pod) -> bool {
     matches!(phase, Some("Failed" | "Succeeded"))
 }
 
+/// Something that has to be stopped. A container that was made and never started holds no process.
 fn alive(container: &Container) -> bool {
-    matches!(container.state, ContainerState::Created | ContainerState::Running | ContainerState::Unknown)
+    matches!(container.state, ContainerState::Running | ContainerState::Unknown)
 }
 
 /// Keeps the current and the previous container of each name.

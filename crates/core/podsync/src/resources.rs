@@ -57,8 +57,11 @@ pub fn parse_quantity(text: &str) -> Option<i128> {
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let negative = whole.starts_with('-');
-    let whole = whole.trim_start_matches(['-', '+']);
+    let whole = whole.strip_prefix(['-', '+']).unwrap_or(whole);
     if whole.is_empty() && fraction.is_empty() || fraction.len() > 18 {
+        return None;
+    }
+    if whole.starts_with(['-', '+']) {
         return None;
     }
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;

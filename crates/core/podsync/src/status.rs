@@ -49,7 +49,8 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
         let built = container_status(pod, kind, container, observed, memory, old.as_ref(), ending, now);
         if kind == ContainerKind::Main { main.push(built) } else { init.push(built) }
     }
-    let alive = observed.containers.iter().any(|c| c.state != ContainerState::Exited);
+    let alive =
+        observed.containers.iter().any(|c| matches!(c.state, ContainerState::Running | ContainerState::Unknown));
     let wound_up = ending && !alive && memory.starting.is_empty();
     if !api_terminal {
         let natural = phase(pod, &init, &main);
