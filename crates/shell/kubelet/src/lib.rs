@@ -25,6 +25,7 @@ mod status;
 mod tokens;
 pub mod view;
 mod volumes;
+pub mod withdrawal;
 mod worker;
 
 pub use config::{KubeletConfig, RuntimeSource};

@@ -159,6 +159,8 @@ pub struct Node {
     pub start_slots: Arc<Semaphore>,
     /// Wakes the node status writer.
     pub status_news: Notify,
+    /// Waits for the rules of all nodes before a pod ends; unset where no service proxy runs.
+    pub withdrawal: std::sync::OnceLock<crate::withdrawal::Withdrawal>,
 }
 
 impl Node {

@@ -220,7 +220,15 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// preStop hook within the grace period, then SIGTERM, then SIGKILL.
+    /// New connections stop coming before the container is told to end.
+    async fn withdraw(&self) {
+        let addresses: Vec<std::net::IpAddr> = self.ip.iter().filter_map(|ip| ip.parse().ok()).collect();
+        if let Some(withdrawal) = self.node.withdrawal.get() {
+            withdrawal.everywhere(&addresses).await;
+        }
+    }
+
+    /// Withdrawal from the service rules, preStop hook within the grace period, then SIGTERM, then SIGKILL.
     pub async fn run(self) {
         let message = match &self.reason {
             KillReason::PodEnds => format!("Stopping container {}", self.name),
@@ -230,6 +238,9 @@ impl Stop {
         };
         let at = Some((self.name.as_str(), self.init));
         self.node.event(&self.pod, at, EventKind::Normal, "Killing", message);
+        if matches!(self.reason, KillReason::PodEnds) && self.running && self.grace > 0 {
+            self.withdraw().await;
+        }
         let mut grace = self.grace;
         let hook = self.spec.as_ref().and_then(|s| Some((s, s.lifecycle.as_ref()?.pre_stop.as_ref()?)));
         if let Some((spec, hook)) = hook.filter(|_| self.running && grace > 0) {

@@ -55,6 +55,7 @@ pub async fn prepare(config: KubeletConfig, client: Client, stop: CancellationTo
         tokens: Tokens::default(),
         start_slots: Arc::new(Semaphore::new(PARALLEL_STARTS_MAX)),
         status_news: Notify::new(),
+        withdrawal: std::sync::OnceLock::new(),
         registry,
         runtime,
         client,

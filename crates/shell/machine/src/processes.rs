@@ -85,14 +85,17 @@ fn wait_gone(processes: &[Process], at_most: Duration) -> bool {
     true
 }
 
-/// Running processes whose command line has these two words in a row, such as `-address` and a socket.
-pub fn with_argument(flag: &str, value: &str) -> Vec<Process> {
+/// Running processes that were given a path below this directory on their command line: a containerd by its
+/// configuration, its shims by its socket.
+pub fn given(dir: &Path) -> Vec<Process> {
+    let mut prefix = dir.as_os_str().as_encoded_bytes().to_vec();
+    prefix.push(b'/');
     let wanted = |pid: i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        words.windows(2).any(|pair| pair[0] == flag.as_bytes() && pair[1] == value.as_bytes())
+        line.split(|byte| *byte == 0).skip(1).any(|word| word.starts_with(&prefix))
     };
-    all().into_iter().filter(|pid| wanted(*pid)).filter_map(Process::of).collect()
+    let me = std::process::id() as i32;
+    all().into_iter().filter(|pid| *pid != me && wanted(*pid)).filter_map(Process::of).collect()
 }
 
 fn all() -> Vec<i32> {
@@ -149,11 +152,23 @@ mod tests {
     }
 
     #[test]
-    fn ending_a_child_by_its_arguments() {
-        let mut child = std::process::Command::new("sleep").args(["--", "86399.125"]).spawn().unwrap();
-        let found = with_argument("--", "86399.125");
-        assert_eq!(found.len(), 1);
+    fn ending_a_child_by_what_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut child =
+            std::process::Command::new("cat").arg(&path).stdout(std::process::Stdio::null()).spawn().unwrap();
+        // Between fork and exec the child still has our command line.
+        let until = Instant::now() + Duration::from_secs(10);
+        let mut found = given(dir.path());
+        while found.is_empty() && Instant::now() < until {
+            std::thread::sleep(LOOK_AGAIN);
+            found = given(dir.path());
+        }
+        let pids: Vec<i32> = found.iter().map(|p| p.pid).collect();
         end(&found, Duration::from_secs(5));
+        let _ = child.kill();
         assert!(!child.wait().unwrap().success());
+        assert_eq!(pids, [child.id() as i32]);
     }
 }

@@ -17,7 +17,8 @@ const DAEMON_GRACE: Duration = Duration::from_secs(3);
 pub struct Remains {
     /// The cgroup above all of the node's pods.
     pub cgroup: String,
-    pub containerd_socket: PathBuf,
+    /// Directory of its private containerd.
+    pub containerd: PathBuf,
     /// The file that holds the node's mount namespace, where it has one.
     pub mounts: PathBuf,
     /// Everything the node mounted lies below.
@@ -27,10 +28,7 @@ pub struct Remains {
 /// Ends containers, shims and containerd, and lets mounts and cgroups go. The node's agent must have ended before.
 pub fn node(remains: &Remains) {
     processes::end(&processes::in_cgroup(&remains.cgroup), CONTAINER_GRACE);
-    let socket = remains.containerd_socket.display().to_string();
-    let pid_file = remains.containerd_socket.with_extension("pid");
-    processes::end(&processes::Process::read(&pid_file).into_iter().collect::<Vec<_>>(), DAEMON_GRACE);
-    processes::end(&processes::with_argument("-address", &socket), Duration::ZERO);
+    processes::end(&processes::given(&remains.containerd), DAEMON_GRACE);
     namespaces::release_mounts(&remains.mounts);
     unmount_below(&remains.dir);
     for dir in processes::cgroup_dirs(&remains.cgroup) {

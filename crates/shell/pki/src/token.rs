@@ -78,6 +78,7 @@ pub enum TokenError {
     Audience { given: Vec<String>, wanted: Vec<String> },
 }
 
+#[derive(Clone)]
 struct VerifyingKey {
     id: String,
     /// Affine coordinates of the P-256 point, base64url, as a JWK has them.
@@ -87,6 +88,7 @@ struct VerifyingKey {
 }
 
 /// Signs with one ECDSA P-256 key and verifies with that and any older ones (rotation).
+#[derive(Clone)]
 pub struct TokenSigner {
     issuer: String,
     signing: EncodingKey,

@@ -5,6 +5,7 @@
 
 mod logs;
 mod routes;
+mod view;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
