@@ -60,8 +60,9 @@ impl Cluster {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let mut cluster: Self = serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged; restore it, or delete {} to start over", path.display(), dir.display()))?;
+        let mut cluster: Self = serde_json::from_str(&text).with_context(|| {
+            format!("{} is damaged; restore it, or delete {} to start over", path.display(), dir.display())
+        })?;
         cluster.dir = dir.to_path_buf();
         Ok(Some(cluster))
     }
@@ -74,16 +75,31 @@ impl Cluster {
         check_name(name)?;
         if let Some(cluster) = Self::read(dir)? {
             if cluster.name != name {
-                bail!("{} belongs to cluster {:?}; use --name {} or another --data-dir", dir.display(), cluster.name, cluster.name);
+                bail!(
+                    "{} belongs to cluster {:?}; use --name {} or another --data-dir",
+                    dir.display(),
+                    cluster.name,
+                    cluster.name
+                );
             }
             if port.is_some_and(|port| port != cluster.port) {
-                bail!("cluster {name:?} serves on port {}; delete it to choose another: tug down --delete --name {name}", cluster.port);
+                bail!(
+                    "cluster {name:?} serves on port {}; delete it to choose another: tug down --delete --name {name}",
+                    cluster.port
+                );
             }
             return Ok(cluster);
         }
         let slot = free_slot(name)?;
         let port = port.unwrap_or(API_PORT + u16::from(slot));
-        Ok(Self { name: name.to_owned(), slot, port, nodes: 0, datastore: "embedded".to_owned(), dir: dir.to_path_buf() })
+        Ok(Self {
+            name: name.to_owned(),
+            slot,
+            port,
+            nodes: 0,
+            datastore: "embedded".to_owned(),
+            dir: dir.to_path_buf(),
+        })
     }
 
     /// Writes the cluster's file, whole or not at all.
@@ -137,13 +153,21 @@ impl Cluster {
     }
 
     pub fn fabric(&self) -> Fabric {
-        Fabric { bridge: format!("tug{}", self.slot), gateway: Ipv4Addr::new(10, NODES_NETWORK + self.slot, 0, 1), prefix: 24 }
+        Fabric {
+            bridge: format!("tug{}", self.slot),
+            gateway: Ipv4Addr::new(10, NODES_NETWORK + self.slot, 0, 1),
+            prefix: 24,
+        }
     }
 
     /// The `index`th local node, counted from 1.
     pub fn node(&self, index: u16) -> LocalNode {
         LocalNode {
-            name: if self.name == DEFAULT_NAME { format!("node-{index}") } else { format!("{}-node-{index}", self.name) },
+            name: if self.name == DEFAULT_NAME {
+                format!("node-{index}")
+            } else {
+                format!("{}-node-{index}", self.name)
+            },
             index,
             dir: self.dir.join("nodes").join(index.to_string()),
             slot: self.slot,
@@ -196,9 +220,11 @@ impl NodePaths {
     /// The tag comes from the directory, so the same node finds its own things again.
     pub fn new(dir: &Path) -> Self {
         // FNV-1a: stable across builds, which the standard library's hasher does not promise.
-        let hash = dir.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = dir
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         Self { dir: dir.to_path_buf(), tag: format!("{:08x}", (hash ^ (hash >> 32)) & 0xffff_ffff) }
     }
 
@@ -245,7 +271,7 @@ impl NodePaths {
     pub fn remains(&self) -> Remains {
         Remains {
             cgroup: self.cgroup(),
-            containerd_socket: self.containerd_socket(),
+            containerd: self.containerd_dir(),
             mounts: self.mounts(),
             dir: self.dir.clone(),
         }
@@ -311,7 +337,9 @@ mod tests {
     fn names_fit_what_the_kernel_takes() {
         let paths = NodePaths::new(Path::new("/var/lib/tug/some-cluster/nodes/12"));
         assert!(paths.bridge().len() <= machine::fabric::INTERFACE_NAME_MAX);
-        assert!(cluster(SLOTS - 1).node(LOCAL_NODES_MAX).place().unwrap().port.len() <= machine::fabric::INTERFACE_NAME_MAX);
+        assert!(
+            cluster(SLOTS - 1).node(LOCAL_NODES_MAX).place().unwrap().port.len() <= machine::fabric::INTERFACE_NAME_MAX
+        );
     }
 
     #[test]

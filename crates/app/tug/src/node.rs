@@ -1,0 +1,322 @@
+//! One node: its containerd, network and kubelet, wired from what identifies it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use access::User;
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use kubelet::containerd::ContainerdConfig;
+use kubelet::server::{Caller, NodeView};
+use kubelet::withdrawal::{Rules, Withdrawal};
+use kubelet::{KubeletConfig, RuntimeSource};
+use machine::programs;
+use network::{Applied, NetworkConfig};
+use pki::Kubeconfig;
+use pki::cluster::ClusterPki;
+use pki::tls::ClientAuthority;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, NodePaths};
+use crate::verbs::image::IMAGE_NAMESPACE;
+
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Where agents read what is the same for the whole cluster.
+const FACTS_NAMESPACE: &str = "kube-system";
+const FACTS_NAME: &str = "tug-cluster";
+const DNS_PORT: u16 = 53;
+const VXLAN_ID: u32 = 7000;
+const VXLAN_PORT: u16 = 4789;
+/// Threads of a node or server: work is short, and waiting needs none.
+const WORKER_THREADS: usize = 2;
+/// A component that ended by itself is started again after this.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// The VXLAN header and what carries it.
+const MTU_AUTOMATIC: u32 = 0;
+
+/// What every node of a cluster must know and agree on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Facts {
+    pub pod_cidr: String,
+    pub service_cidr: String,
+    pub dns_address: Ipv4Addr,
+    pub vxlan_id: u32,
+    pub vxlan_port: u16,
+}
+
+impl Facts {
+    pub fn of(cluster: &Cluster) -> Self {
+        Self {
+            pod_cidr: cluster.pod_cidr(),
+            service_cidr: cluster.service_cidr(),
+            dns_address: cluster.dns_address(),
+            vxlan_id: VXLAN_ID + u32::from(cluster.slot),
+            vxlan_port: VXLAN_PORT + u16::from(cluster.slot),
+        }
+    }
+
+    /// Reads them from the cluster.
+    ///
+    /// # Errors
+    /// The ConfigMap cannot be read or lacks something.
+    pub async fn read(client: &Client) -> Result<Self> {
+        let map = Api::<ConfigMap>::namespaced(client.clone(), FACTS_NAMESPACE)
+            .get(FACTS_NAME)
+            .await
+            .with_context(|| format!("cannot read ConfigMap {FACTS_NAMESPACE}/{FACTS_NAME}"))?;
+        let text =
+            map.data.as_ref().and_then(|data| data.get("facts.json")).context("the cluster's facts are missing")?;
+        serde_json::from_str(text).context("the cluster's facts are damaged")
+    }
+}
+
+/// The ConfigMap with the facts, and the right of nodes to read it.
+pub fn bootstrap_objects(cluster: &Cluster) -> Vec<Value> {
+    let facts = serde_json::to_string(&Facts::of(cluster)).unwrap_or_default();
+    let meta = |name: &str| json!({"name": name, "namespace": FACTS_NAMESPACE});
+    let api = "rbac.authorization.k8s.io";
+    vec![
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(FACTS_NAME), "data": {"facts.json": facts}}),
+        json!({"apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": meta(FACTS_NAME),
+               "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [FACTS_NAME], "verbs": ["get"]}]}),
+        json!({"apiVersion": format!("{api}/v1"), "kind": "RoleBinding", "metadata": meta(FACTS_NAME),
+               "roleRef": {"apiGroup": api, "kind": "Role", "name": FACTS_NAME},
+               "subjects": [{"apiGroup": api, "kind": "Group", "name": "system:nodes"}]}),
+    ]
+}
+
+/// A node to run.
+#[derive(Clone, Debug)]
+pub struct NodeSpec {
+    pub name: String,
+    pub address: Ipv4Addr,
+    pub paths: NodePaths,
+    pub kubelet_port: u16,
+    pub facts: Facts,
+}
+
+impl NodeSpec {
+    /// The machine that also runs the control plane.
+    pub fn first(cluster: &Cluster, paths: NodePaths, address: Ipv4Addr) -> Self {
+        Self {
+            name: cluster.node(1).name,
+            address,
+            paths,
+            kubelet_port: cluster.kubelet_port(),
+            facts: Facts::of(cluster),
+        }
+    }
+
+    fn network(&self, applied: Applied) -> Result<NetworkConfig> {
+        Ok(NetworkConfig {
+            node_name: self.name.clone(),
+            node_ip: self.address,
+            node_port_ips: Vec::new(),
+            cluster_cidr: cidr(&self.facts.pod_cidr)?,
+            service_cidr: cidr(&self.facts.service_cidr)?,
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
+            dns_service_ip: self.facts.dns_address,
+            dns_port: DNS_PORT,
+            resolv_conf: "/etc/resolv.conf".into(),
+            table: self.paths.table(),
+            bridge: self.paths.bridge(),
+            vxlan_device: self.paths.vxlan(),
+            vxlan_id: self.facts.vxlan_id,
+            vxlan_port: self.facts.vxlan_port,
+            backend: network::Backend::Auto,
+            mtu: MTU_AUTOMATIC,
+            cni_config_dir: self.paths.cni_conf(),
+            cni_data_dir: self.paths.cni_data(),
+            applied,
+        })
+    }
+
+    fn kubelet(&self) -> Result<KubeletConfig> {
+        let runtime = RuntimeSource::Private(containerd(&self.paths)?);
+        let mut config = KubeletConfig::new(&self.name, IpAddr::V4(self.address), self.paths.kubelet_dir(), runtime);
+        config.cgroup_parent = self.paths.cgroup();
+        config.cluster_dns = vec![IpAddr::V4(self.facts.dns_address)];
+        config.cluster_domain = CLUSTER_DOMAIN.to_owned();
+        config.port = self.kubelet_port;
+        config.manifests_dir = Some(self.paths.dir.join("manifests"));
+        Ok(config)
+    }
+}
+
+fn cidr(text: &str) -> Result<(Ipv4Addr, u8)> {
+    let parsed = text.split_once('/').and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)));
+    parsed.with_context(|| format!("{text:?} is no IPv4 network"))
+}
+
+/// The node's own containerd.
+///
+/// # Errors
+/// The CNI plugins are not installed.
+pub fn containerd(paths: &NodePaths) -> Result<ContainerdConfig> {
+    let mut config = ContainerdConfig::new(paths.containerd_dir());
+    config.cni_bin_dir = programs::cni_dir()?;
+    config.cni_conf_dir = paths.cni_conf();
+    config.sandbox_image = images::PAUSE.to_owned();
+    Ok(config)
+}
+
+/// Starts (or adopts) the node's containerd and brings the built-in images into it.
+///
+/// # Errors
+/// containerd did not start, or refused the images.
+pub async fn prepare(paths: NodePaths) -> Result<()> {
+    for dir in [paths.cni_conf(), paths.cni_data(), paths.kubelet_dir(), paths.dir.join("manifests")] {
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
+    containerd(&paths)?.ensure().await?;
+    tokio::task::spawn_blocking(move || import_builtin(&paths)).await.context("importing images panicked")?
+}
+
+fn import_builtin(paths: &NodePaths) -> Result<()> {
+    let socket = paths.containerd_socket().display().to_string();
+    let listed = programs::run("ctr", &["-a", &socket, "-n", IMAGE_NAMESPACE, "images", "ls", "-q"])?;
+    if [images::PAUSE, images::DEMO].iter().all(|name| listed.lines().any(|line| line == *name)) {
+        return Ok(());
+    }
+    let archive = tempfile::NamedTempFile::new_in(&paths.dir).context("cannot write the built-in images")?;
+    std::fs::write(archive.path(), images::builtin()?).context("cannot write the built-in images")?;
+    let file = archive.path().display().to_string();
+    programs::run("ctr", &["-a", &socket, "-n", IMAGE_NAMESPACE, "images", "import", &file])
+        .context("cannot import the built-in images")?;
+    Ok(())
+}
+
+/// What a node proves itself with.
+pub struct Identity {
+    /// The kubelet's server.
+    pub serving: rustls::ServerConfig,
+    /// Whose client certificates the kubelet believes.
+    pub clients: ClientAuthority,
+    /// How it calls other kubelets.
+    pub peers: rustls::ClientConfig,
+}
+
+/// The user that a node is.
+pub fn user(node: &str) -> User {
+    let groups = ["system:nodes", "system:authenticated"].map(str::to_owned).to_vec();
+    User { name: format!("system:node:{node}"), groups, ..User::default() }
+}
+
+/// Runs network and kubelet until `stop`. Each is started again should it end: the node must outlive any one error.
+///
+/// # Errors
+/// The configuration is unusable, or the container runtime does not start.
+pub async fn run(spec: NodeSpec, client: Client, identity: Identity, stop: CancellationToken) -> Result<()> {
+    let applied = Applied::default();
+    let (network, kubelet) = (spec.network(applied.clone())?, spec.kubelet()?);
+    let node = kubelet::prepare(kubelet, client.clone(), stop.clone()).await?;
+    let Identity { serving, clients, peers } = identity;
+    let withdrawal = Withdrawal::new(&spec.name, client.clone(), Arc::new(LocalRules(applied)), peers, stop.clone());
+    let _ = node.withdrawal.set(withdrawal);
+    let address = SocketAddr::from((spec.address, spec.kubelet_port));
+    let (serving, view): (_, Arc<dyn NodeView>) = (Arc::new(serving), node.clone());
+    let network = keep("network", &stop, {
+        let stop = stop.clone();
+        move || network::run(network.clone(), client.clone(), stop.clone())
+    });
+    let server = keep("kubelet server", &stop, {
+        let (stop, identify) = (stop.clone(), identify(clients));
+        move || kubelet::server::run(address, serving.clone(), identify.clone(), view.clone(), stop.clone())
+    });
+    let pods = keep("kubelet", &stop, {
+        let stop = stop.clone();
+        move || {
+            let run = kubelet::run_prepared(node.clone(), stop.clone());
+            async move {
+                run.await;
+                Ok(())
+            }
+        }
+    });
+    futures::join!(network, server, pods);
+    Ok(())
+}
+
+/// The service rules of this node, as the kubelet waits for them.
+struct LocalRules(Applied);
+
+#[async_trait::async_trait]
+impl Rules for LocalRules {
+    async fn withdrawn(&self, addresses: &[IpAddr], at_most: Duration) -> bool {
+        self.0.withdrawn(addresses, at_most).await
+    }
+}
+
+/// Who a client certificate belongs to, where the cluster's authority signed it and it is in force.
+fn identify(clients: ClientAuthority) -> kubelet::server::Identify {
+    Arc::new(move |chain| {
+        let view = clients.verify(chain, jiff::Timestamp::now().as_second()).ok()?;
+        Some(Caller { name: view.common_name, groups: view.organizations })
+    })
+}
+
+/// Keeps a component running.
+async fn keep<F>(name: &'static str, stop: &CancellationToken, start: impl Fn() -> F)
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    while !stop.is_cancelled() {
+        match tokio::spawn(start()).await {
+            Ok(Ok(())) if stop.is_cancelled() => return,
+            Ok(Ok(())) => tracing::warn!(name, "ended by itself; starting it again"),
+            Ok(Err(error)) => tracing::error!(name, error = format!("{error:#}"), "failed; starting it again"),
+            Err(error) => tracing::error!(name, %error, "panicked; starting it again"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
+        }
+    }
+}
+
+/// Cancelled by SIGTERM or SIGINT.
+///
+/// # Errors
+/// Signals cannot be listened to.
+pub fn stop_on_signal() -> Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(stop)
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(WORKER_THREADS).enable_all().build().context("cannot start the runtime")
+}
+
+/// Writes the administrator's kubeconfig into the cluster's directory.
+///
+/// # Errors
+/// The certificate cannot be made or the file not written.
+pub fn write_admin_kubeconfig(cluster: &Cluster, pki: &ClusterPki, now: i64) -> Result<()> {
+    let server = format!("https://127.0.0.1:{}", cluster.port);
+    let config = Kubeconfig::with_certificate(&cluster.context(), &server, pki.ca.certificate_pem(), &pki.admin(now)?);
+    config.write(&cluster.admin_kubeconfig()).context("the administrator's kubeconfig")
+}
+
+/// Removes what the first node put into the machine's own network namespace.
+pub fn remove_network(cluster: &Cluster, paths: &NodePaths) {
+    let spec = NodeSpec::first(cluster, paths.clone(), Ipv4Addr::LOCALHOST);
+    if let Ok(config) = spec.network(Applied::default()) {
+        let _ = crate::verbs::block_on(async { network::cleanup(&config).await });
+    }
+}

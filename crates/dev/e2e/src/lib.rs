@@ -1,0 +1,7 @@
+//! A real cluster in a network namespace of its own, driven by tug and kubectl as a user would.
+
+mod cluster;
+mod load;
+
+pub use cluster::{Cluster, eventually};
+pub use load::{Load, Outcome};

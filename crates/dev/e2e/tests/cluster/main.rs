@@ -1,0 +1,47 @@
+//! End to end: one three-node cluster with real containers, and one scenario after the other on it.
+
+mod rollout;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use e2e::Cluster;
+
+type Scenario = (&'static str, fn(&Cluster) -> Result<()>);
+
+const SCENARIOS: [Scenario; 1] = [("rollout::loses_no_request", rollout::loses_no_request)];
+
+fn main() -> ExitCode {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let wanted = SCENARIOS.iter().filter(|(name, _)| filter.as_deref().is_none_or(|part| name.contains(part)));
+    let started = Instant::now();
+    let cluster = match Cluster::start(3) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            println!("the cluster does not come up: {error:#}");
+            println!("test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut passed, mut failed) = (0, 0);
+    for (name, scenario) in wanted {
+        let begun = Instant::now();
+        match scenario(&cluster) {
+            Ok(()) => {
+                passed += 1;
+                println!("test {name} ... ok ({:.1} s)", begun.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                failed += 1;
+                println!("test {name} ... FAILED ({:.1} s)\n{error:?}", begun.elapsed().as_secs_f64());
+            }
+        }
+    }
+    drop(cluster);
+    let (word, seconds) = (if failed == 0 { "ok" } else { "FAILED" }, started.elapsed().as_secs_f64());
+    println!(
+        "test result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; finished in {seconds:.2}s"
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
