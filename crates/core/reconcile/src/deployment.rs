@@ -112,7 +112,7 @@ impl<'a> Rollout<'a> {
         let wanted = self.size_annotations();
         let stale = wanted.iter().any(|(key, value)| set.annotation(key) != Some(value));
         let resized = set.replicas != size;
-        if !resized && !(annotate && stale) {
+        if !(resized || annotate && stale) {
             return false;
         }
         let meta = &set.object.metadata;

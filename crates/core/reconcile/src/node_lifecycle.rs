@@ -23,6 +23,8 @@ const PROBLEMS: [(&str, &str, &str); 4] = [
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
     ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"),
 ];
+/// How long a node may take from its registration to its first report (upstream: node-startup-grace-period).
+const STARTUP_GRACE: Duration = Duration::from_secs(60);
 /// What a kubelet reports, and nobody knows once it is silent.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
@@ -31,7 +33,9 @@ pub fn plan(node: &Node, pods: &[Arc<PodView>], silent: Duration, grace: Duratio
     let mut plan = Plan::default();
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let mut conditions = node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    let was_ready = ready(&conditions) == "True";
+    let was_ready = ready(&conditions) == Some("True");
+    // Who never reported is starting up, not gone.
+    let grace = if ready(&conditions).is_none() { grace.max(STARTUP_GRACE) } else { grace };
     if silent >= grace {
         if silence(&mut conditions, node, now) {
             let body = json!({ "status": { "conditions": conditions } });
@@ -49,7 +53,7 @@ pub fn plan(node: &Node, pods: &[Arc<PodView>], silent: Duration, grace: Duratio
     }
     let about = reference(NODES, &node.metadata);
     let state = ready(&conditions);
-    if was_ready && state != "True" {
+    if was_ready && state != Some("True") {
         let message = format!("Node {name} status is now: NodeNotReady");
         plan.notes.push(Note::normal(&about, "NodeNotReady", message));
     }
@@ -65,16 +69,16 @@ pub fn plan(node: &Node, pods: &[Arc<PodView>], silent: Duration, grace: Duratio
             plan.requeue(Duration::from_millis(10));
         }
     }
-    if state != "True" {
+    if state.is_some_and(|state| state != "True") {
         mark_pods_not_ready(node, pods, now, &mut plan);
     }
     evict(&known, pods, now, &mut plan);
     plan
 }
 
-fn ready(conditions: &[NodeCondition]) -> String {
-    let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
-    ready.map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone())
+/// The status of the Ready condition; `None` while the node has never reported one.
+fn ready(conditions: &[NodeCondition]) -> Option<&str> {
+    conditions.iter().find(|condition| condition.type_ == "Ready").map(|ready| ready.status.as_str())
 }
 
 /// Turns what the kubelet reported into Unknown; true when that changes anything.
@@ -111,13 +115,12 @@ fn taints(node: &Node, conditions: &[NodeCondition], now: Timestamp) -> Vec<Tain
     let state = ready(conditions);
     let problem = |kind: &str, bad: &str| conditions.iter().any(|c| c.type_ == kind && c.status == bad);
     let mut wanted: Vec<(&str, &str)> = Vec::new();
-    let health = match state.as_str() {
-        "True" => None,
-        "False" => Some(NOT_READY),
-        _ => Some(UNREACHABLE),
-    };
-    if let Some(key) = health {
-        wanted.extend([(key, "NoSchedule"), (key, "NoExecute")]);
+    match state {
+        Some("True") => {}
+        // A fresh node takes no new pods yet, and those that tolerate this stay.
+        None => wanted.push((NOT_READY, "NoSchedule")),
+        Some("False") => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+        Some(_) => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
     }
     wanted.extend(PROBLEMS.iter().filter(|(kind, bad, _)| problem(kind, bad)).map(|(_, _, key)| (*key, "NoSchedule")));
     let spec = node.spec.clone().unwrap_or_default();
@@ -291,6 +294,21 @@ mod tests {
         assert_eq!(keys(&node("False", foreign)), ["gpu:NoSchedule", &not_ready, &format!("{NOT_READY}:NoExecute")]);
         let unreachable = [format!("{UNREACHABLE}:NoSchedule"), format!("{UNREACHABLE}:NoExecute")];
         assert_eq!(keys(&node("Unknown", json!([]))), unreachable);
+    }
+
+    #[test]
+    fn a_fresh_node_keeps_its_pods() {
+        let fresh: Node = serde_json::from_value(json!({ "metadata": { "name": "n" }, "spec": {} })).unwrap();
+        let pod = Arc::new(PodView { node: "n".into(), ready: true, ..PodView::default() });
+        let grace = Duration::from_secs(40);
+        let start = plan(&fresh, std::slice::from_ref(&pod), Duration::from_secs(59), grace, at(0));
+        assert_eq!((start.steps.len(), start.batch.len(), start.notes.len()), (1, 0, 0), "{start:?}");
+        assert_eq!(taints(&fresh, &[], at(0)).len(), 1);
+        let mut marked = fresh;
+        marked.spec.get_or_insert_default().taints = Some(taints(&marked, &[], at(0)));
+        assert!(plan(&marked, &[pod], Duration::from_secs(59), grace, at(0)).is_empty());
+        let silent = plan(&marked, &[], Duration::from_secs(60), grace, at(0));
+        assert!(matches!(&silent.steps[0].op, Op::Patch { body, .. } if body.to_string().contains("NeverUpdated")));
     }
 
     #[test]

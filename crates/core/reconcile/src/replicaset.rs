@@ -93,7 +93,7 @@ pub fn plan(
             .map(|pod| {
                 let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
                 let done = format!("Deleted pod: {name}");
-                let failed = format!("Error deleting: {{error}}");
+                let failed = "Error deleting: {error}";
                 let uid = Some(pod.uid.clone());
                 Step::from(Op::Delete { resource: PODS, namespace, name, uid, grace: None })
                     .on_success(Note::normal(&about, "SuccessfulDelete", done))

@@ -75,7 +75,7 @@ pub async fn run(hub: &Hub, stop: CancellationToken) {
 
 async fn reconcile(roles: &Informer<Role>, client: &kube::Client) -> Result<(), kube::Error> {
     let objects = roles.list();
-    let all: Vec<Role> = objects.iter().map(|object| (**object).view.clone()).collect();
+    let all: Vec<Role> = objects.iter().map(|object| object.view.clone()).collect();
     let api: Api<ClusterRole> = Api::all(client.clone());
     for object in &objects {
         let Some(rules) = gather(&object.view, &all) else { continue };
