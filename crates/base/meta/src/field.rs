@@ -82,6 +82,13 @@ impl FieldError {
         Self::new(field, "FieldValueNotSupported", message)
     }
 
+    /// The same with the values in the order that a schema lists them.
+    pub fn unsupported(field: &FieldPath, value: impl Into<Value>, supported: &[String]) -> Self {
+        let list = supported.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
+        let message = format!("Unsupported value: {}: supported values: {list}", show(&value.into()));
+        Self::new(field, "FieldValueNotSupported", message)
+    }
+
     pub fn duplicate(field: &FieldPath, value: impl Into<Value>) -> Self {
         Self::new(field, "FieldValueDuplicate", format!("Duplicate value: {}", show(&value.into())))
     }

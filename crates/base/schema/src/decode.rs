@@ -112,7 +112,7 @@ pub fn conform(ty: &Type, value: Value, validation: FieldValidation) -> Result<D
 
 /// `apiVersion` and `kind` of a body whose type is not known yet.
 pub fn type_meta(body: &[u8], format: Format) -> Result<(String, String), DecodeError> {
-    let value = decode_partial(&Type { shape: Shape::Any }, body, format, FieldValidation::Ignore)?.value;
+    let value = decode_partial(&Type::any(), body, format, FieldValidation::Ignore)?.value;
     let Value::Object(map) = &value else {
         let target =
             r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
@@ -299,7 +299,7 @@ impl<'t> Node<'_, 't> {
         let fits = match self.ty.shape {
             Shape::Int32 | Shape::IntOrString => number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
             Shape::Int64 => number.as_i64().is_some(),
-            Shape::Double | Shape::Any => true,
+            Shape::Double | Shape::Any | Shape::Deduced => true,
             Shape::Quantity => return self.quantity(&number.to_string()),
             _ => return self.mismatch("number"),
         };
@@ -439,7 +439,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Value, E> {
         match self.ty.shape {
-            Shape::Bool | Shape::Any => Ok(Value::Bool(value)),
+            Shape::Bool | Shape::Any | Shape::Deduced => Ok(Value::Bool(value)),
             _ => self.mismatch("bool"),
         }
     }
@@ -461,7 +461,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
         match self.ty.shape {
-            Shape::String | Shape::IntOrString | Shape::Any => Ok(Value::String(text.to_owned())),
+            Shape::String | Shape::IntOrString | Shape::Any | Shape::Deduced => Ok(Value::String(text.to_owned())),
             Shape::Quantity => self.quantity(text),
             Shape::Time => self.time(text, false),
             Shape::MicroTime => self.time(text, true),
@@ -472,7 +472,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
 
     fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Value, E> {
         match self.ty.shape {
-            Shape::String | Shape::IntOrString | Shape::Any => Ok(Value::String(text)),
+            Shape::String | Shape::IntOrString | Shape::Any | Shape::Deduced => Ok(Value::String(text)),
             _ => self.visit_str(&text),
         }
     }
@@ -480,7 +480,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
         let item: &Type = match &self.ty.shape {
             Shape::List { item, .. } => item,
-            Shape::Any => &ANY,
+            Shape::Any | Shape::Deduced => &ANY,
             _ => return self.mismatch("array"),
         };
         let typed_whole = self.state.whole && !matches!(self.ty.shape, Shape::Any);
@@ -504,7 +504,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
                 return self.structure(of, entries);
             }
             Shape::Map { value, .. } => value,
-            Shape::Any | Shape::Raw | Shape::FieldsV1 => &ANY,
+            Shape::Any | Shape::Deduced | Shape::Raw | Shape::FieldsV1 => &ANY,
             _ => return self.mismatch("object"),
         };
         let mut map = Map::new();
@@ -522,4 +522,4 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     }
 }
 
-static ANY: Type = Type { shape: Shape::Any };
+static ANY: Type = Type::any();

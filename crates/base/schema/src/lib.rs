@@ -1,5 +1,6 @@
 //! The one schema model: the table of built-in types, and the interpreters that decode, default and describe objects.
 
+pub mod custom;
 pub mod decode;
 mod describe;
 pub mod model;

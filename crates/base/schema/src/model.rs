@@ -1,19 +1,24 @@
 //! The model: what a value at one place of an object may be, and how its parts merge.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use meta::Gvk;
 use serde_json::Value;
 
+use crate::custom::Custom;
 use crate::table::builtin;
 
 /// A shared type; cloning is cheap.
 pub type TypeRef = Arc<Type>;
 
+static DEDUCED: LazyLock<TypeRef> = LazyLock::new(|| Type::new(Shape::Deduced));
+
 /// What a value may be, with what a custom resource's author added.
 #[derive(Debug)]
 pub struct Type {
     pub shape: Shape,
+    /// Set on the types of custom resources.
+    pub custom: Option<Box<Custom>>,
 }
 
 /// The form of a value on the wire.
@@ -38,6 +43,8 @@ pub enum Shape {
     FieldsV1,
     /// Any JSON value.
     Any,
+    /// Any JSON value whose objects apply merges field by field: what a custom resource keeps without a schema.
+    Deduced,
     Struct {
         of: StructRef,
         /// Replaced as a whole by apply.
@@ -146,7 +153,12 @@ pub struct Field {
 
 impl Type {
     pub fn new(shape: Shape) -> TypeRef {
-        Arc::new(Self { shape })
+        Arc::new(Self { shape, custom: None })
+    }
+
+    /// The type of any JSON value.
+    pub const fn any() -> Self {
+        Self { shape: Shape::Any, custom: None }
     }
 
     pub fn as_struct(&self) -> Option<&Struct> {
@@ -163,8 +175,12 @@ impl Type {
     /// The type below a key of a struct or map.
     pub fn child(&self, key: &str) -> Option<&TypeRef> {
         match &self.shape {
-            Shape::Struct { of, .. } => of.get().field(key).map(|field| &field.ty),
+            Shape::Struct { of, .. } => match of.get().field(key) {
+                Some(field) => Some(&field.ty),
+                None => self.custom.as_ref().filter(|custom| custom.preserves_unknown).map(|_| &*DEDUCED),
+            },
             Shape::Map { value, .. } => Some(value),
+            Shape::Deduced => Some(&DEDUCED),
             _ => None,
         }
     }
@@ -183,6 +199,7 @@ impl Type {
             Shape::Struct { of, atomic } => *atomic || of.get().atomic,
             Shape::Map { atomic, .. } => *atomic,
             Shape::List { kind, .. } => matches!(kind, ListKind::Unstated | ListKind::Atomic),
+            Shape::Deduced => false,
             _ => true,
         }
     }
@@ -196,7 +213,7 @@ impl Type {
             Shape::Double => "float64".into(),
             Shape::String | Shape::Time | Shape::MicroTime | Shape::Quantity => "string".into(),
             Shape::Bytes => "[]uint8".into(),
-            Shape::Raw | Shape::FieldsV1 | Shape::Any => "map[string]interface {}".into(),
+            Shape::Raw | Shape::FieldsV1 | Shape::Any | Shape::Deduced => "map[string]interface {}".into(),
             Shape::Struct { of, .. } => of.get().go_name().into(),
             Shape::List { item, .. } => format!("[]{}", item.go_name()),
             Shape::Map { value, .. } => format!("map[string]{}", value.go_name()),

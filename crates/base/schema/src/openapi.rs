@@ -325,7 +325,7 @@ impl Writer {
             Shape::Double => json!({"type": "number", "format": "double"}),
             Shape::String => json!({"type": "string"}),
             Shape::Bytes => json!({"type": "string", "format": "byte"}),
-            Shape::Any => json!({}),
+            Shape::Any | Shape::Deduced => json!({}),
             Shape::Quantity => self.scalar("api.resource.Quantity", &["string", "number"], ""),
             Shape::IntOrString => self.scalar("util.intstr.IntOrString", &["string", "integer"], "int-or-string"),
             Shape::Time => self.scalar("apis.meta.v1.Time", &["string"], "date-time"),

@@ -215,7 +215,9 @@ pub fn apply(
 /// Merges by the schema: maps by key, keyed lists by their keys, sets as unions; everything else is replaced.
 fn merge(ty: &Type, live: &Value, config: &Value) -> Value {
     match (&ty.shape, live, config) {
-        (Shape::Struct { .. } | Shape::Map { .. }, Value::Object(live), Value::Object(config)) if !ty.is_atomic() => {
+        (Shape::Struct { .. } | Shape::Map { .. } | Shape::Deduced, Value::Object(live), Value::Object(config))
+            if !ty.is_atomic() =>
+        {
             let mut out = live.clone();
             for (key, value) in config {
                 let merged = match (out.get(key), ty.child(key)) {

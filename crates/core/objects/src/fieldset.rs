@@ -147,7 +147,7 @@ pub(crate) fn children<'a>(
     value: &'a Value,
 ) -> Box<dyn Iterator<Item = (String, Option<&'a Type>, &'a Value)> + 'a> {
     match (&ty.shape, value) {
-        (Shape::Struct { .. } | Shape::Map { .. }, Value::Object(map)) if !ty.is_atomic() => {
+        (Shape::Struct { .. } | Shape::Map { .. } | Shape::Deduced, Value::Object(map)) if !ty.is_atomic() => {
             Box::new(map.iter().map(|(key, child)| (format!("f:{key}"), ty.child(key).map(|ty| &**ty), child)))
         }
         (Shape::List { kind: kind @ (ListKind::Set | ListKind::Map(_)), item }, Value::Array(list)) => {

@@ -79,7 +79,7 @@ pub fn parse_options(headers: &HeaderMap, body: &Bytes) -> ApiResult<Value> {
 
 /// Parses JSON or YAML of no particular kind.
 pub fn parse(headers: &HeaderMap, body: &Bytes) -> ApiResult<Value> {
-    let any = schema::Type { shape: schema::Shape::Any };
+    let any = schema::Type::any();
     let decoded = schema::decode_partial(&any, body, format(headers)?, FieldValidation::Ignore);
     decoded.map(|decoded| decoded.value).map_err(|error| Status::bad_request(error.to_string()))
 }
@@ -108,7 +108,7 @@ pub fn decode<'a>(
     let failed = |error: schema::DecodeError| error.status(&expected.gvk.version, &expected.gvk.kind, body);
     let (api_version, kind) = schema::type_meta(body, format).map_err(failed)?;
     check_type(&expected.gvk, &api_version, &kind)?;
-    let any = TypeRef::new(schema::Type { shape: schema::Shape::Any });
+    let any = TypeRef::new(schema::Type::any());
     let decoded = schema::decode(expected.schema().as_ref().unwrap_or(&any), body, format, mode).map_err(failed)?;
     complete(&expected.gvk, decoded)
 }

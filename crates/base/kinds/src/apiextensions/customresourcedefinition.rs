@@ -14,6 +14,10 @@ pub fn kind() -> Kind {
         has_generation: true,
         default,
         prepare_create,
+        prepare_update,
+        validate: schema::custom::validate_definition,
+        validate_update: schema::custom::validate_definition_update,
+        warnings: schema::custom::warnings,
         ..Kind::cluster(V1, "CustomResourceDefinition", "customresourcedefinitions")
     }
 }
@@ -33,6 +37,18 @@ fn default(definition: &mut Value) {
     let kind = text(names, "kind").to_owned();
     fill_empty(names, "singular", kind.to_lowercase());
     fill_empty(names, "listKind", format!("{kind}List"));
+}
+
+/// The storage version joins the versions that objects may be stored in.
+fn prepare_update(definition: &mut Value, _: &Value) {
+    let versions = list(definition, "spec.versions").iter().filter(|version| flag(version, "storage"));
+    let Some(name) = versions.map(|version| version["name"].clone()).next() else { return };
+    let Some(status) = ensure(definition, "status") else { return };
+    let mut stored = list(status, "storedVersions").to_vec();
+    if !stored.contains(&name) {
+        stored.push(name);
+        set(status, "storedVersions", stored);
+    }
 }
 
 fn prepare_create(definition: &mut Value) {
