@@ -297,7 +297,7 @@ fn read(ty: &Type, wire: &Wire<'_>, depth: usize) -> Result<Value> {
         Shape::IntOrString => int_or_string(wire.bytes()?)?,
         Shape::Time => time(wire.bytes()?, "%Y-%m-%dT%H:%M:%SZ")?,
         Shape::MicroTime => time(wire.bytes()?, "%Y-%m-%dT%H:%M:%S.%6fZ")?,
-        Shape::Raw | Shape::FieldsV1 | Shape::Any => match first_bytes(wire.bytes()?)? {
+        Shape::Raw | Shape::FieldsV1 | Shape::Any | Shape::Deduced => match first_bytes(wire.bytes()?)? {
             [] => Value::Null,
             raw => serde_json::from_slice(raw).map_err(|_| ProtobufError::Raw)?,
         },
