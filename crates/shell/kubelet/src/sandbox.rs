@@ -128,6 +128,5 @@ pub fn config(node: &Node, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig {
             sysctls,
             ..Default::default()
         }),
-        ..Default::default()
     }
 }

@@ -129,10 +129,10 @@ impl Worker {
             self.publish();
             let pins = Pins { host_ips: self.node.host_ips() };
             let status = podsync::status(&self.pod, &observed, &self.memory, &pins, now);
-            if !self.handle.vanished.load(Ordering::Acquire) {
-                if let Some(pod) = self.writer.write(&self.pod, status).await {
-                    self.pod = Arc::new(pod);
-                }
+            if !self.handle.vanished.load(Ordering::Acquire)
+                && let Some(pod) = self.writer.write(&self.pod, status).await
+            {
+                self.pod = Arc::new(pod);
             }
             let leaving = self.pod.metadata.deletion_timestamp.is_some() || self.memory.terminate;
             if plan.ended && leaving && !acted {
