@@ -302,7 +302,7 @@ fn set_revision(rollout: &Rollout<'_>, revision: &str, plan: &mut Plan) {
     let known = rollout.deployment.metadata.annotations.as_ref().and_then(|a| a.get(REVISION));
     if known.map(String::as_str) != Some(revision) {
         let body = json!({ "metadata": { "annotations": { REVISION: revision } } });
-        plan.push(Op::merge(DEPLOYMENTS, rollout.namespace(), rollout.name(), body));
+        plan.push(Op::update(DEPLOYMENTS, rollout.namespace(), rollout.name(), body));
     }
 }
 

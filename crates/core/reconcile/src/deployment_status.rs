@@ -187,6 +187,6 @@ fn carry_failure(owned: &[Set], current: Option<usize>, conditions: &mut Vec<Dep
 
 fn write(rollout: &Rollout<'_>, old: &DeploymentStatus, new: DeploymentStatus, plan: &mut Plan) {
     if let Some(patch) = difference(old, &new) {
-        plan.push(Op::merge_status(DEPLOYMENTS, rollout.namespace(), rollout.name(), patch));
+        plan.push(Op::update_status(DEPLOYMENTS, rollout.namespace(), rollout.name(), patch));
     }
 }

@@ -311,7 +311,7 @@ fn patch(template: &SliceTemplate, draft: &Draft, known: &EndpointSlice, plan: &
     }
     body["metadata"]["resourceVersion"] = json!(meta.resource_version);
     let name = meta.name.as_deref().unwrap_or_default();
-    plan.push(Op::merge(ENDPOINT_SLICES, &template.namespace, name, body));
+    plan.push(Op::update(ENDPOINT_SLICES, &template.namespace, name, body));
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ pub fn plan(key: (&str, &str), service: Option<&Service>, pods: &[Arc<PodView>],
             }
             if body != json!({}) {
                 body["metadata"]["resourceVersion"] = json!(known.metadata.resource_version);
-                plan.push(Op::merge(ENDPOINTS, key.0, key.1, body));
+                plan.push(Op::update(ENDPOINTS, key.0, key.1, body));
             }
         }
     }

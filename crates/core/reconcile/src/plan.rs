@@ -32,11 +32,16 @@ resources! {
     ENDPOINT_SLICES = "discovery.k8s.io/v1" "endpointslices" "EndpointSlice";
 }
 
-/// How a patch body is read by the server.
+/// How a patch body reaches the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchKind {
+    /// A merge patch that the server applies.
     Merge,
+    /// A strategic merge patch that the server applies.
     Strategic,
+    /// A merge patch that the controller applies to the live object and writes back whole, bound to the revision it
+    /// read: the default roles give most controllers `update` and not `patch`.
+    Update,
 }
 
 /// One write.
@@ -73,11 +78,17 @@ impl Op {
         Self::Patch { resource, namespace, name, subresource: None, kind: PatchKind::Merge, body }
     }
 
-    /// A merge patch of the object's status.
-    pub fn merge_status(resource: Resource, namespace: &str, name: &str, status: Value) -> Self {
+    /// As [`Op::merge`], written as an update.
+    pub fn update(resource: Resource, namespace: &str, name: &str, body: Value) -> Self {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Self::Patch { resource, namespace, name, subresource: None, kind: PatchKind::Update, body }
+    }
+
+    /// The difference of the object's status, written as an update.
+    pub fn update_status(resource: Resource, namespace: &str, name: &str, status: Value) -> Self {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let body = json!({ "status": status });
-        Self::Patch { resource, namespace, name, subresource: Some("status"), kind: PatchKind::Merge, body }
+        Self::Patch { resource, namespace, name, subresource: Some("status"), kind: PatchKind::Update, body }
     }
 
     pub fn resource(&self) -> Resource {
@@ -186,6 +197,25 @@ pub fn merge_difference(old: &Value, new: &Value) -> Option<Value> {
     Some(Value::Object(patch))
 }
 
+/// Applies a JSON merge patch (RFC 7386).
+pub fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(key);
+        } else {
+            merge(target.entry(key.as_str()).or_insert(Value::Null), value);
+        }
+    }
+}
+
 /// The merge patch between two typed values; `None` when equal.
 pub fn difference<T: serde::Serialize>(old: &T, new: &T) -> Option<Value> {
     merge_difference(&to_value(old), &to_value(new))
@@ -206,5 +236,8 @@ mod tests {
         let new = json!({ "b": { "c": 1, "d": 3 }, "e": [1], "f": true });
         assert_eq!(merge_difference(&old, &new), Some(json!({ "a": null, "b": { "d": 3 }, "f": true })));
         assert_eq!(merge_difference(&new, &new), None);
+        let mut merged = old.clone();
+        merge(&mut merged, &merge_difference(&old, &new).unwrap());
+        assert_eq!(merged, new);
     }
 }

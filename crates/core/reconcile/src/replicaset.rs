@@ -206,7 +206,7 @@ pub fn status(
     if let Some(patch) = difference(&old, &new) {
         let (namespace, name) = (&set.metadata.namespace, &set.metadata.name);
         let (namespace, name) = (namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
-        plan.push(Op::merge_status(resource, namespace, name, patch));
+        plan.push(Op::update_status(resource, namespace, name, patch));
     }
     // A ready pod becomes available by time alone.
     let next = owned

@@ -53,7 +53,7 @@ pub fn plan_root_ca(namespace: &Namespace, known: Option<&ConfigMap>, ca_pem: &s
                 wanted.insert("ca.crt".into(), ca_pem.into());
                 let annotations = json!({ DESCRIPTION_KEY: DESCRIPTION });
                 let body = json!({ "metadata": { "annotations": annotations }, "data": wanted });
-                plan.push(Op::merge(CONFIG_MAPS, &name, ROOT_CA_CONFIG_MAP, body));
+                plan.push(Op::update(CONFIG_MAPS, &name, ROOT_CA_CONFIG_MAP, body));
             }
         }
     }

@@ -7,9 +7,9 @@ use client::{ApiErrorExt, EventKind, Informer, ObjectKey, Recorder};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use kube::Client;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
-use reconcile::plan::{Note, Op, PatchKind, Plan, Resource, Step};
+use reconcile::plan::{Note, Op, PatchKind, Plan, Resource, Step, merge};
 use serde_json::Value;
 
 /// Writes of one batch in flight at once.
@@ -144,6 +144,7 @@ impl Writer {
             Op::Patch { namespace, name, subresource, kind, body, .. } => {
                 let (params, path) = (PatchParams::default(), collection(resource, namespace));
                 let patch = match kind {
+                    PatchKind::Update => return self.update(resource, namespace, name, *subresource, body).await,
                     PatchKind::Merge => Patch::Merge(body),
                     PatchKind::Strategic => Patch::Strategic(body),
                 };
@@ -172,6 +173,29 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Reads the object, merges the difference in and writes it back; a conflict is retried with the key.
+    async fn update(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        subresource: Option<&str>,
+        difference: &Value,
+    ) -> Result<Option<(String, Option<Written>)>, ApplyError> {
+        let path = collection(resource, namespace);
+        let read = path.get(name, &GetParams::default());
+        let mut object = self.send(read).await.map_err(fault("get", resource, namespace, name))?;
+        // A uid or resourceVersion in the difference replaces the live one: then the server refuses a stale write.
+        merge(&mut object, difference);
+        let (params, body) = (PostParams::default(), object.to_string().into_bytes());
+        let request = match subresource {
+            Some(subresource) => path.replace_subresource(subresource, name, &params, body),
+            None => path.replace(name, &params, body),
+        };
+        let answer = self.send(request).await.map_err(fault("update", resource, namespace, name))?;
+        Ok(Some((name_of(&answer), revision(resource, &answer))))
     }
 
     async fn send(&self, request: Result<http::Request<Vec<u8>>, kube::core::request::Error>) -> kube::Result<Value> {

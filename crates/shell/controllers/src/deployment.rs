@@ -111,7 +111,7 @@ impl Controller {
         let Some(status) = on_name_taken(deployment, &live) else { return Err(ReconcileError::Apply(error)) };
         let mut counted = Plan::default();
         let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        counted.push(Op::merge_status(DEPLOYMENTS, &error.key.namespace, name, status));
+        counted.push(Op::update_status(DEPLOYMENTS, &error.key.namespace, name, status));
         self.writer.apply(&counted).await?;
         Ok(None)
     }

@@ -57,7 +57,7 @@ impl Controller {
         }
         if let Some(status) = status(&namespace, &report, Timestamp::now()) {
             let mut plan = Plan::default();
-            plan.push(Op::merge_status(NAMESPACES, "", &key.name, status));
+            plan.push(Op::update_status(NAMESPACES, "", &key.name, status));
             self.writer.apply(&plan).await?;
         }
         Ok(Some(PASS_EVERY))

@@ -12,7 +12,7 @@ use reconcile::ownership::selector_of;
 use reconcile::plan::{PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, Resource};
 use reconcile::replicaset::{plan, status};
 
-use crate::apply::Writer;
+use crate::apply::{ApplyError, Writer};
 use crate::runner::{Context, Outcome};
 use crate::sources::{BY_OWNER, ORPHANS, Pods, ReplicaSets, ReplicationControllers};
 
@@ -87,7 +87,8 @@ impl Controller {
         let now = seconds(Timestamp::now()).0;
         let wanted = plan(self.resource, &set, &pods, &self.related(&set), now);
         let applied = self.writer.apply(&wanted).await;
-        let failure = applied.as_ref().err().filter(|error| error.kind == PODS.kind).map(|error| {
+        let making = |error: &&ApplyError| error.kind == PODS.kind && ["create", "delete"].contains(&error.verb);
+        let failure = applied.as_ref().err().filter(making).map(|error| {
             let reason = if error.verb == "delete" { "FailedDelete" } else { "FailedCreate" };
             (reason, error.source.api_message())
         });

@@ -1,0 +1,279 @@
+//! All controllers against a whole API server: a day in the life of a namespace, with no write beyond upstream's roles.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use access::defaults;
+use access::{Attributes, Decision};
+use apiserver::{Authorizer, Config};
+use async_trait::async_trait;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use testkit::{NobodyElse, TestServer};
+use tokio_util::sync::CancellationToken;
+
+const WAIT_MAX: Duration = Duration::from_secs(30);
+const CONTROLLERS: &str = "system:kube-controller-manager";
+/// The garbage collector deletes anything and patches owners of anything; its rights must not cover for the others.
+const COLLECTOR: &str = "system:controller:generic-garbage-collector";
+
+/// Allows everything, and keeps what the controllers wrote.
+#[derive(Default)]
+struct Recorder {
+    writes: Mutex<Vec<Attributes>>,
+}
+
+#[async_trait]
+impl Authorizer for Recorder {
+    async fn authorize(&self, asked: &Attributes) -> Decision {
+        let reads = ["get", "list", "watch"].contains(&asked.verb.as_str());
+        if asked.user.name == CONTROLLERS && !reads && asked.is_resource_request() {
+            self.writes.lock().unwrap().push(asked.clone());
+        }
+        Decision::Allow { reason: "a test".to_owned() }
+    }
+}
+
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let wait = async {
+        loop {
+            if let Some(found) = ask().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
+
+/// Creates an object from its JSON.
+async fn make<K>(api: &Api<K>, object: Value) -> K
+where
+    K: Clone + Debug + DeserializeOwned + serde::Serialize,
+{
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+}
+
+async fn merge<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str, patch: Value) {
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+/// What a kubelet would report: every live pod runs and is ready, with an address.
+async fn run_pods(client: Client) {
+    let api: Api<Pod> = Api::namespaced(client, "a");
+    let mut number = 0;
+    loop {
+        for pod in api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default() {
+            let name = pod.metadata.name.clone().unwrap();
+            if pod.metadata.deletion_timestamp.is_some() || pod.status.and_then(|s| s.pod_ip).is_some() {
+                continue;
+            }
+            number += 1;
+            let ip = format!("10.1.0.{number}");
+            let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap().to_string();
+            let status = json!({ "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
+                "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": now }] } });
+            let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+fn template(app: &str, image: &str) -> Value {
+    json!({ "metadata": { "labels": { "app": app } }, "spec": { "containers": [{ "name": "c", "image": image }] } })
+}
+
+async fn workloads(client: &Client) {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "a");
+    let orphan = json!({ "metadata": { "name": "orphan", "labels": { "app": "rc" } },
+        "spec": template("rc", "i:1")["spec"] });
+    make(&pods, orphan).await;
+    let controllers: Api<ReplicationController> = Api::namespaced(client.clone(), "a");
+    let rc = json!({ "metadata": { "name": "rc" },
+        "spec": { "replicas": 2, "selector": { "app": "rc" }, "template": template("rc", "i:1") } });
+    make(&controllers, rc).await;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "a");
+    let deployment = json!({ "metadata": { "name": "web" }, "spec": { "replicas": 3, "revisionHistoryLimit": 0,
+        "selector": { "matchLabels": { "app": "web" } }, "template": template("web", "i:1") } });
+    make(&deployments, deployment).await;
+    available(&deployments, "i:1").await;
+    until("the ReplicationController counts its pods", || async {
+        controllers.get("rc").await.ok()?.status?.available_replicas.filter(|count| *count == 2)
+    })
+    .await;
+    let owner = pods.get("orphan").await.unwrap().metadata.owner_references.unwrap();
+    assert_eq!((owner[0].name.as_str(), owner[0].controller), ("rc", Some(true)));
+    merge(&deployments, "web", json!({ "spec": { "template": template("web", "i:2") } })).await;
+    available(&deployments, "i:2").await;
+    let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), "a");
+    until("the old ReplicaSet is cleaned up", || async {
+        (sets.list(&ListParams::default()).await.ok()?.items.len() == 1).then_some(())
+    })
+    .await;
+}
+
+async fn available(deployments: &Api<Deployment>, what: &str) {
+    until(&format!("{what} rolled out"), || async {
+        let deployment = deployments.get("web").await.ok()?;
+        let (generation, status) = (deployment.metadata.generation, deployment.status?);
+        let counts = [status.replicas, status.updated_replicas, status.available_replicas];
+        (status.observed_generation == generation && counts == [Some(3); 3]).then_some(())
+    })
+    .await;
+}
+
+async fn services(client: &Client) {
+    let services: Api<Service> = Api::namespaced(client.clone(), "a");
+    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), "a");
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), "a");
+    make(
+        &services,
+        json!({ "metadata": { "name": "web" },
+        "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }] } }),
+    )
+    .await;
+    make(&services, json!({ "metadata": { "name": "db" }, "spec": { "ports": [{ "port": 80 }] } })).await;
+    let address = |ip: &str| json!({ "metadata": { "name": "db" }, "subsets": [{ "addresses": [{ "ip": ip }], "ports": [{ "port": 1 }] }] });
+    make(&endpoints, address("192.0.2.1")).await;
+    until("the Endpoints of three pods", || async {
+        let subsets = endpoints.get("web").await.ok()?.subsets?;
+        (subsets.first()?.addresses.as_ref()?.len() == 3).then_some(())
+    })
+    .await;
+    mirrored(&slices, "192.0.2.1").await;
+    merge(&endpoints, "db", address("192.0.2.2")).await;
+    mirrored(&slices, "192.0.2.2").await;
+    merge(&services, "web", json!({ "metadata": { "labels": { "tier": "front" } } })).await;
+    until("the label reaches slice and Endpoints", || async {
+        let labelled = ListParams::default().labels("tier=front");
+        let slices = slices.list(&labelled).await.ok()?.items.len();
+        (slices == 1 && endpoints.list(&labelled).await.ok()?.items.len() == 1).then_some(())
+    })
+    .await;
+}
+
+async fn mirrored(slices: &Api<EndpointSlice>, ip: &str) {
+    until(&format!("the mirror of {ip}"), || async {
+        let of = ListParams::default().labels("kubernetes.io/service-name=db");
+        let slice = slices.list(&of).await.ok()?.items.pop()?;
+        (slice.endpoints?.first()?.addresses == [ip]).then_some(())
+    })
+    .await;
+}
+
+async fn nodes(client: &Client) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    make(&nodes, json!({ "metadata": { "name": "n1" } })).await;
+    let keys = |node: Node| -> Vec<String> {
+        let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+        taints.iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect()
+    };
+    until("the fresh node has a pod CIDR and takes no pods", || async {
+        let node = nodes.get("n1").await.ok()?;
+        node.spec.as_ref()?.pod_cidr.as_ref()?;
+        (keys(node) == ["node.kubernetes.io/not-ready:NoSchedule"]).then_some(())
+    })
+    .await;
+    for (status, taints) in [("True", 0), ("False", 2), ("True", 0)] {
+        let condition = json!({ "status": { "conditions": [{ "type": "Ready", "status": status }] } });
+        nodes.patch_status("n1", &PatchParams::default(), &Patch::Merge(condition)).await.unwrap();
+        until(&format!("the taints of Ready={status}"), || async {
+            (keys(nodes.get("n1").await.ok()?).len() == taints).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn namespace(client: &Client) {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "a");
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "a");
+    until("the default account", || async { accounts.get("default").await.ok() }).await;
+    let bundle = |map: ConfigMap| map.data?.get("ca.crt").cloned();
+    until("the CA", || async { bundle(maps.get("kube-root-ca.crt").await.ok()?) }).await;
+    merge(&maps, "kube-root-ca.crt", json!({ "data": { "ca.crt": "forged" } })).await;
+    until("the CA is restored", || async {
+        bundle(maps.get("kube-root-ca.crt").await.ok()?).filter(|bundle| bundle == "bundle")
+    })
+    .await;
+}
+
+/// `verb group/resource/subresource` of everything written, once; fails on what no role but the collector's allows.
+fn audit(writes: &[Attributes]) -> BTreeSet<String> {
+    let (roles, _) = defaults::all();
+    let rules: Vec<_> = roles
+        .into_iter()
+        .filter(|role| role.name.starts_with("system:controller:") || role.name == CONTROLLERS)
+        .filter(|role| role.name != COLLECTOR)
+        .flat_map(|role| role.rules)
+        .collect();
+    let mut seen = BTreeSet::new();
+    for asked in writes {
+        let slash = if asked.subresource.is_empty() { "" } else { "/" };
+        let line = format!("{} {}{slash}{}", asked.verb, asked.resource, asked.subresource);
+        let collects = asked.verb == "delete" || asked.verb == "deletecollection";
+        assert!(collects || rules.iter().any(|rule| rule.allows(asked)), "no role allows: {line}");
+        seen.insert(line);
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn controllers_stay_within_their_roles() {
+    let recorder = Arc::new(Recorder::default());
+    let server = TestServer::start_with(Config::new(Arc::new(NobodyElse), recorder.clone())).await;
+    let client = server.client.clone();
+    let stop = CancellationToken::new();
+    let user = access::User { name: CONTROLLERS.to_owned(), ..access::User::default() };
+    let config = controllers::Config {
+        root_ca_pem: "bundle".to_owned(),
+        cluster_cidrs: vec!["10.42.0.0/16".to_owned()],
+        ..controllers::Config::default()
+    };
+    let running = tokio::spawn(controllers::run(config, server.server.client_as(user), stop.clone()));
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    make(&namespaces, json!({ "metadata": { "name": "a" } })).await;
+    let kubelet = tokio::spawn(run_pods(client.clone()));
+    namespace(&client).await;
+    nodes(&client).await;
+    workloads(&client).await;
+    services(&client).await;
+    namespaces.delete("a", &DeleteParams::default()).await.unwrap();
+    until("the namespace is gone", || async { namespaces.get_opt("a").await.ok()?.is_none().then_some(()) }).await;
+    kubelet.abort();
+    stop.cancel();
+    running.await.unwrap();
+    let seen = audit(&recorder.writes.lock().unwrap());
+    for expected in [
+        "create pods",
+        "patch pods",
+        "update replicasets/status",
+        "update replicationcontrollers/status",
+        "create replicasets",
+        "patch replicasets",
+        "delete replicasets",
+        "update deployments",
+        "update deployments/status",
+        "create endpoints",
+        "update endpoints",
+        "create endpointslices",
+        "update endpointslices",
+        "patch nodes",
+        "create serviceaccounts",
+        "create configmaps",
+        "update configmaps",
+        "update namespaces/finalize",
+        "create events",
+    ] {
+        assert!(seen.contains(expected), "{expected} never happened: {seen:#?}");
+    }
+}
