@@ -83,7 +83,11 @@ pub fn bootstrap_objects() -> Vec<Value> {
                "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": format!("system:controller:{controller}")},
                "subjects": [{"apiGroup": api, "kind": "User", "name": CONTROLLERS_USER}]})
     };
-    CONTROLLERS.iter().map(binding).collect()
+    // Every node programs services and finds its peers itself, with the rights of upstream's node proxy.
+    let nodes = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "tug:node-proxier"},
+                       "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "system:node-proxier"},
+                       "subjects": [{"apiGroup": api, "kind": "Group", "name": "system:nodes"}]});
+    CONTROLLERS.iter().map(binding).chain([nodes]).collect()
 }
 
 /// For what the server itself makes at start.

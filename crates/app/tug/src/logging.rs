@@ -3,8 +3,7 @@
 use tracing_subscriber::EnvFilter;
 
 /// Everything at `info`; the libraries below only when they warn.
-const DEFAULT: &str =
-    "info,hyper=warn,h2=warn,rustls=warn,tower=warn,kube=warn,hickory=warn,hickory_server=error,tonic=warn";
+const DEFAULT: &str = "info,hyper=warn,h2=warn,rustls=warn,tower=warn,kube=warn,hickory=warn,hickory_server=error,tonic=warn,fjall=warn,lsm_tree=warn";
 
 pub fn start(json: bool) {
     let filter = EnvFilter::try_from_env("TUG_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));

@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use kubelet::containerd::ContainerdConfig;
 use kubelet::server::{Caller, NodeView};
 use kubelet::withdrawal::{Rules, Withdrawal};
-use kubelet::{KubeletConfig, RuntimeSource};
+use kubelet::{KubeletConfig, LocalView, RuntimeSource};
 use machine::programs;
 use network::{Applied, NetworkConfig};
 use pki::Kubeconfig;
@@ -219,7 +219,7 @@ pub async fn run(spec: NodeSpec, client: Client, identity: Identity, stop: Cance
     let withdrawal = Withdrawal::new(&spec.name, client.clone(), Arc::new(LocalRules(applied)), peers, stop.clone());
     let _ = node.withdrawal.set(withdrawal);
     let address = SocketAddr::from((spec.address, spec.kubelet_port));
-    let (serving, view): (_, Arc<dyn NodeView>) = (Arc::new(serving), node.clone());
+    let (serving, view): (_, Arc<dyn NodeView>) = (Arc::new(serving), Arc::new(LocalView::new(node.clone())));
     let network = keep("network", &stop, {
         let stop = stop.clone();
         move || network::run(network.clone(), client.clone(), stop.clone())

@@ -4,25 +4,19 @@ use crate::node::Node;
 use crate::runtime::cri;
 use crate::server::{ContainerTarget, LookupError, NodeView, Streams};
 use async_trait::async_trait;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// Asks the node's service rules whether addresses are out of use, waiting at most so long.
-pub type Withdrawn = Arc<dyn Fn(Vec<IpAddr>, Duration) -> BoxFuture<'static, bool> + Send + Sync>;
-
 /// The node as its server sees it.
 pub struct LocalView {
     node: Arc<Node>,
-    withdrawn: Option<Withdrawn>,
 }
 
 impl LocalView {
-    /// `withdrawn` is the network component's answer; without one every address counts as withdrawn.
-    pub fn new(node: Arc<Node>, withdrawn: Option<Withdrawn>) -> LocalView {
-        LocalView { node, withdrawn }
+    pub fn new(node: Arc<Node>) -> LocalView {
+        LocalView { node }
     }
 
     fn stats(&self) -> Value {
@@ -120,9 +114,10 @@ impl NodeView for LocalView {
         Ok(self.node.runtime.raw().port_forward(request).await?.into_inner().url)
     }
 
+    /// Without a service proxy every address counts as withdrawn.
     async fn withdrawn(&self, addresses: &[IpAddr], at_most: Duration) -> bool {
-        match &self.withdrawn {
-            Some(ask) => ask(addresses.to_vec(), at_most).await,
+        match self.node.withdrawal.get() {
+            Some(withdrawal) => withdrawal.here(addresses, at_most).await,
             None => true,
         }
     }

@@ -5,7 +5,6 @@
 
 mod logs;
 mod routes;
-mod view;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
