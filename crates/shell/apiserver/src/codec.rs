@@ -108,6 +108,9 @@ pub fn decode<'a>(
     let failed = |error: schema::DecodeError| error.status(&expected.gvk.version, &expected.gvk.kind, body);
     let (api_version, kind) = schema::type_meta(body, format).map_err(failed)?;
     check_type(&expected.gvk, &api_version, &kind)?;
+    if let Some(custom) = expected.custom {
+        return complete(&expected.gvk, custom.decode(body, format, mode).map_err(failed)?);
+    }
     let any = TypeRef::new(schema::Type::any());
     let decoded = schema::decode(expected.schema().as_ref().unwrap_or(&any), body, format, mode).map_err(failed)?;
     complete(&expected.gvk, decoded)
@@ -118,9 +121,12 @@ pub fn check<'a>(expected: impl Into<Expected<'a>>, value: Value, mode: FieldVal
     let expected = expected.into();
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
     check_type(&expected.gvk, &text("apiVersion"), &text("kind"))?;
+    let failed = |error: schema::DecodeError| error.status(&expected.gvk.version, &expected.gvk.kind, b"");
+    if let Some(custom) = expected.custom {
+        return complete(&expected.gvk, custom.fit(value, Vec::new(), mode).map_err(failed)?);
+    }
     let decoded = match expected.schema() {
-        Some(schema) => schema::conform(&schema, value, mode)
-            .map_err(|error| error.status(&expected.gvk.version, &expected.gvk.kind, b""))?,
+        Some(schema) => schema::conform(&schema, value, mode).map_err(failed)?,
         None => Decoded { value, warnings: Vec::new() },
     };
     complete(&expected.gvk, decoded)

@@ -9,9 +9,11 @@ pub fn definitions(served: &Served) -> Value {
         json!({"name": column.name, "type": column.kind, "format": column.format,
             "description": column.description, "priority": column.priority})
     };
-    served.kind.columns.iter().map(definition).collect()
+    let own = served.custom.iter().flat_map(|custom| &custom.columns).map(crate::custom::PrinterColumn::definition);
+    served.kind.columns.iter().map(definition).chain(own).collect()
 }
 
 pub fn cells(served: &Served, object: &Value, now: i64) -> Vec<Value> {
-    served.kind.columns.iter().map(|column| (column.read)(object, now)).collect()
+    let own = served.custom.iter().flat_map(|custom| &custom.columns).map(|column| column.cell(object, now));
+    served.kind.columns.iter().map(|column| (column.read)(object, now)).chain(own).collect()
 }

@@ -21,15 +21,22 @@ pub fn to_stored(served: &Served, value: &mut Value) {
 
 /// Turns a stored object into the served version.
 pub fn from_stored(served: &Served, value: &mut Value) {
+    let custom = served.custom.as_ref().filter(|custom| custom.reshapes);
+    if let Some(custom) = custom {
+        custom.settle_stored(value);
+    }
     if let Some(view) = &served.kind.stored_as {
         (view.from_stored)(value);
     }
     name_version(value, &served.api_version(), &served.kind.kind);
+    if let Some(custom) = custom.filter(|_| !served.is_storage_version()) {
+        custom.settle(value);
+    }
 }
 
 /// The bytes a client of this version reads.
 pub fn bytes_from_stored(served: &Served, stored: &Bytes) -> ApiResult<Bytes> {
-    if served.is_storage_version() {
+    if served.reads_as_stored() {
         return Ok(stored.clone());
     }
     let mut value: Value = serde_json::from_slice(stored).map_err(Status::internal)?;
@@ -46,7 +53,7 @@ fn name_version(value: &mut Value, api_version: &str, kind: &str) {
 
 /// A stored object as the served version shows it, without a copy where they are the same.
 pub fn view<'a>(served: &Served, stored: &'a Value) -> Cow<'a, Value> {
-    if served.is_storage_version() {
+    if served.reads_as_stored() {
         return Cow::Borrowed(stored);
     }
     let mut value = stored.clone();

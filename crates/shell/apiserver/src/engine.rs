@@ -58,7 +58,7 @@ impl Engine {
         for served in registry.all().filter(|served| served.is_storage_version()) {
             let mut readers: Vec<_> = served.kind.selectable_fields.iter().map(FieldReader::from).collect();
             if let Some(custom) = &served.custom {
-                readers.extend(custom.selectable.iter().map(|path| FieldReader::at(path)));
+                readers.extend(custom.indexed.iter().map(|path| FieldReader::at(path)));
             }
             self.cache.set_readers(&served.stored_as, readers);
         }

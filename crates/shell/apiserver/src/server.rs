@@ -61,6 +61,7 @@ impl ApiServer {
         let cache = Cache::start(store.clone(), stop.clone()).await?;
         let engine = Arc::new(Engine::new(config, store, cache));
         bootstrap::run(&engine).await?;
+        crate::custom::start(&engine, stop.clone());
         Ok(Self { engine, stop })
     }
 

@@ -52,6 +52,11 @@ impl Object {
         Self::new(&stored, revision)
     }
 
+    /// The same object, with nothing read from it yet.
+    pub fn fresh(&self) -> Self {
+        Self { bytes: self.bytes.clone(), revision: self.revision, selectable: OnceLock::new() }
+    }
+
     pub fn selectable(&self, readers: &[FieldReader]) -> &Selectable {
         self.selectable.get_or_init(|| {
             let object: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();

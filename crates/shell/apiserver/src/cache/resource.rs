@@ -93,6 +93,18 @@ impl ResourceCache {
         state.pages.clear();
     }
 
+    /// Ends all watches and forgets what was read from objects: the kind is described in a new way.
+    pub fn restart(&self) {
+        let mut state = self.state();
+        let fresh = |(key, object): (&Arc<str>, &Arc<Object>)| (key.clone(), Arc::new(object.fresh()));
+        state.objects = state.objects.iter().map(fresh).collect();
+        state.ring.clear();
+        state.ring_bytes = 0;
+        state.ring_after = state.last;
+        state.watchers.clear();
+        state.pages.clear();
+    }
+
     pub fn get(&self, key: &str) -> Option<Arc<Object>> {
         self.state().objects.get(key).cloned()
     }

@@ -25,10 +25,16 @@ pub async fn apply(call: &Call<'_>, options: &WriteOptions, body: &Bytes) -> Api
     let served = call.served;
     let any = schema::Type::new(schema::Shape::Any);
     let schema = Expected::from(served).schema().unwrap_or(any);
-    let decoded = schema::decode_partial(&schema, body, Format::Yaml, options.field_validation)
+    // A custom resource is checked as a whole after the merge; its configuration only has to be declared.
+    let any = schema::Type::any();
+    let form = if served.custom.is_some() { &any } else { &*schema };
+    let decoded = schema::decode_partial(form, body, Format::Yaml, options.field_validation)
         .map_err(|error| error.status(&served.kind.version, &served.kind.kind, body))?;
     let config = decoded.value;
     check(call, &config)?;
+    if let Some(custom) = &served.custom {
+        custom.check_declared(&served.kind.gvk(), &config)?;
+    }
     let api_version = served.api_version();
     let manager =
         Manager { name: &options.field_manager, api_version: &api_version, subresource: &call.info.subresource };

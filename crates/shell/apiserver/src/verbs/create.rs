@@ -37,6 +37,10 @@ pub async fn create(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respon
 /// Everything after decoding; the answer is in the served version with its resourceVersion.
 pub async fn insert(call: &Call<'_>, mut value: Value, options: &WriteOptions) -> ApiResult<Value> {
     let served = call.served;
+    if served.custom.as_ref().is_some_and(|custom| custom.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::failure(meta::Reason::MethodNotAllowed, why));
+    }
     if !metadata::text(&value, "resourceVersion").is_empty() {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
     }
@@ -50,7 +54,7 @@ pub async fn insert(call: &Call<'_>, mut value: Value, options: &WriteOptions) -
     }
     let generated = metadata::text(&value, "name").is_empty() && metadata::generate_name(&mut value);
     require_namespace(call, &value).await?;
-    (served.kind.default)(&mut value);
+    served.default(&mut value);
     let name = metadata::text(&value, "name").to_owned();
     let request = admission(call, &name, options, None);
     for plugin in &call.engine.config.admission {
@@ -63,9 +67,9 @@ pub async fn insert(call: &Call<'_>, mut value: Value, options: &WriteOptions) -
         fields.remove("status");
     }
     (served.kind.prepare_create)(&mut value);
-    (served.kind.default)(&mut value);
+    served.default(&mut value);
     let mut errors = metadata::validate(served, &value);
-    errors.extend((served.kind.validate)(&value));
+    errors.extend(served.validate(&value));
     if !errors.is_empty() {
         return Err(Status::invalid(&served.kind.group, &served.kind.kind, &name, &errors));
     }

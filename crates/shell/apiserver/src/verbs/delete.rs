@@ -199,6 +199,12 @@ fn step(served: &Served, options: &DeleteOptions, old: &Value) -> Step {
     let mut new = old.clone();
     set_policy(options, &mut new);
     let deleting = metadata::metadata(old).contains_key("deletionTimestamp");
+    if let Some(own) = crate::custom::deletion_finalizer(served).filter(|_| !deleting) {
+        let mut finalizers = metadata::finalizers(&new);
+        finalizers.retain(|finalizer| finalizer != own);
+        finalizers.push(own.to_owned());
+        metadata::set_finalizers(&mut new, &finalizers);
+    }
     if served.kind.group.is_empty() && served.kind.plural == "namespaces" {
         return namespace_step(old, new, deleting);
     }

@@ -141,7 +141,7 @@ pub fn carry_over(served: &Served, new: &mut Value, old: &Value) -> FieldErrors 
             errors.push(FieldError::forbidden(&root.child("finalizers"), &why));
         }
     }
-    if served.kind.has_generation && desired_changed(new, old) {
+    if served.kind.has_generation && desired_changed(served, new, old) {
         let generation = old_metadata.get("generation").and_then(Value::as_i64).unwrap_or(0) + 1;
         if let Some(metadata) = metadata_mut(new) {
             metadata.insert("generation".to_owned(), generation.into());
@@ -150,12 +150,17 @@ pub fn carry_over(served: &Served, new: &mut Value, old: &Value) -> FieldErrors 
     errors
 }
 
-/// Whether anything outside metadata and status differs.
-fn desired_changed(new: &Value, old: &Value) -> bool {
+/// Whether anything outside metadata and status differs; a status that anybody may write is desired as well.
+fn desired_changed(served: &Served, new: &Value, old: &Value) -> bool {
+    let status_counts = served.custom.is_some() && !served.kind.has_status;
     let empty = Map::new();
     let parts = |value: &Value| -> Map<String, Value> {
         let fields = value.as_object().unwrap_or(&empty);
-        let desired = fields.iter().filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"));
+        let desired = fields.iter().filter(|(key, _)| match key.as_str() {
+            "metadata" => false,
+            "status" => status_counts,
+            _ => true,
+        });
         desired.map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     parts(new) != parts(old)

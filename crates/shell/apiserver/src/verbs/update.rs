@@ -10,6 +10,7 @@ use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::engine::{Stored, set_revision};
 use crate::limits::WRITE_RETRIES_MAX;
+use crate::registry::Served;
 use crate::route::method_not_allowed;
 use crate::{codec, convert, subresources, warnings};
 
@@ -84,10 +85,10 @@ async fn attempt(
 ) -> ApiResult<Option<Value>> {
     let (served, name) = (call.served, call.info.name.as_str());
     check_identity(call, old, &mut new)?;
-    (served.kind.default)(&mut new);
+    served.default(&mut new);
     match part {
         Part::Main => keep_status(call, &mut new, old),
-        Part::Status => new = only_status(new, old),
+        Part::Status => new = only_status(served, new, old),
         Part::Taken(take) => new = take(old, &new)?,
     }
     let request = admission(call, name, options, Some(old));
@@ -101,10 +102,9 @@ async fn attempt(
     errors.extend(metadata::validate(served, &new));
     match part {
         Part::Main => {
-            errors.extend((served.kind.validate)(&new));
-            errors.extend((served.kind.validate_update)(&new, old));
+            errors.extend(served.validate_change(&new, old));
         }
-        Part::Status => errors.extend((served.kind.validate_status)(&new, old)),
+        Part::Status => errors.extend(served.validate_status(&new, old)),
         Part::Taken(_) => errors.extend((served.kind.validate)(&new)),
     }
     if !errors.is_empty() {
@@ -181,7 +181,7 @@ fn keep_status(call: &Call<'_>, new: &mut Value, old: &Value) {
 const STATUS_METADATA: [&str; 4] = ["annotations", "labels", "finalizers", "managedFields"];
 
 /// A write to the status touches nothing else but a little metadata.
-fn only_status(new: Value, old: &Value) -> Value {
+fn only_status(served: &Served, new: Value, old: &Value) -> Value {
     let mut result = old.clone();
     let (Some(fields), Some(given)) = (result.as_object_mut(), new.as_object()) else { return result };
     match given.get("status") {
@@ -190,7 +190,9 @@ fn only_status(new: Value, old: &Value) -> Value {
     }
     let given = metadata::metadata(&new).clone();
     if let Some(metadata) = metadata::metadata_mut(&mut result) {
-        for field in STATUS_METADATA {
+        // The status of a custom object is written alone.
+        let may = |field: &&str| served.custom.is_none() || *field == "managedFields";
+        for field in STATUS_METADATA.into_iter().filter(may) {
             match given.get(field) {
                 Some(value) => drop(metadata.insert(field.to_owned(), value.clone())),
                 None => drop(metadata.remove(field)),

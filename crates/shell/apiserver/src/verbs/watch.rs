@@ -175,7 +175,7 @@ struct Encoder {
 
 impl Encoder {
     fn is_stored_form(&self) -> bool {
-        self.output.form == Form::Object && self.served.is_storage_version()
+        self.output.form == Form::Object && self.served.reads_as_stored()
     }
 
     fn change(&mut self, kind: EventType, event: &crate::cache::Event) -> Bytes {

@@ -1,0 +1,111 @@
+//! Custom objects on their way in and out: decoded by their schema, validated, and read back in today's form.
+
+use meta::{ApiResult, FieldErrors, Gvk, Reason, Status};
+use schema::custom::{coerce_metadata, fill_defaults, prune, validate};
+use schema::{DecodeError, Decoded, FieldValidation, Format, Type, decode_partial};
+use serde_json::Value;
+
+use super::CustomType;
+use crate::registry::Served;
+use crate::verbs::metadata;
+
+impl CustomType {
+    /// Decodes a body: any JSON in form, then what the schema knows.
+    pub fn decode(&self, body: &[u8], format: Format, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+        let decoded = decode_partial(&Type::any(), body, format, FieldValidation::Warn)?;
+        self.fit(decoded.value, decoded.warnings, mode)
+    }
+
+    /// Brings a value that was sent or made to the form of its schema.
+    pub fn fit(&self, mut value: Value, found: Vec<String>, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+        let mut issues = found;
+        if let Some(schema) = &self.schema {
+            let unknown = |paths: Vec<String>| paths.into_iter().map(|path| format!("unknown field {path:?}"));
+            issues.extend(unknown(prune(schema, &mut value)));
+            issues.extend(unknown(coerce_metadata(schema, &mut value, false)?));
+            fill_defaults(schema, &mut value);
+        }
+        match mode {
+            FieldValidation::Strict if !issues.is_empty() => Err(DecodeError::Strict(issues)),
+            FieldValidation::Ignore => Ok(Decoded { value, warnings: Vec::new() }),
+            _ => Ok(Decoded { value, warnings: issues }),
+        }
+    }
+
+    /// A stored object as today's schema of the storage version sees it.
+    pub fn settle_stored(&self, value: &mut Value) {
+        settle(self.storage_schema.as_deref(), value);
+    }
+
+    /// An object of this version as its schema sees it.
+    pub fn settle(&self, value: &mut Value) {
+        settle(self.schema.as_deref(), value);
+    }
+
+    /// Whether the schema declares every field of an apply configuration.
+    pub fn check_declared(&self, gvk: &Gvk, config: &Value) -> ApiResult<()> {
+        let Some(schema) = &self.schema else { return Ok(()) };
+        let unknown = prune(schema, &mut config.clone());
+        let Some(first) = unknown.first() else { return Ok(()) };
+        let of = format!("/{}; {}, Kind={}", metadata::text(config, "name"), gvk.api_version(), gvk.kind);
+        let why = format!("failed to create typed patch object ({of}): .{first}: field not declared in schema");
+        let mut status = Status::failure(Reason::InternalError, why);
+        status.reason.clear();
+        Err(status)
+    }
+
+    pub fn validate(&self, value: &Value) -> FieldErrors {
+        self.schema.as_ref().map(|schema| validate(schema, value)).unwrap_or_default()
+    }
+}
+
+fn settle(schema: Option<&Type>, value: &mut Value) {
+    let Some(schema) = schema else { return };
+    prune(schema, value);
+    fill_defaults(schema, value);
+}
+
+impl Served {
+    /// Fills what the author left out.
+    pub fn default(&self, value: &mut Value) {
+        (self.kind.default)(value);
+        if let Some(schema) = self.custom.as_ref().and_then(|custom| custom.schema.as_ref()) {
+            fill_defaults(schema, value);
+        }
+    }
+
+    pub fn validate(&self, value: &Value) -> FieldErrors {
+        let mut errors = (self.kind.validate)(value);
+        errors.extend(self.custom.iter().flat_map(|custom| custom.validate(value)));
+        errors
+    }
+
+    /// The rules for a change: what an object broke before and still breaks in the same way is not held against it.
+    pub fn validate_change(&self, new: &Value, old: &Value) -> FieldErrors {
+        let mut errors = (self.kind.validate)(new);
+        errors.extend((self.kind.validate_update)(new, old));
+        errors.extend(self.ratcheted(new, old));
+        errors
+    }
+
+    pub fn validate_status(&self, new: &Value, old: &Value) -> FieldErrors {
+        let mut errors = (self.kind.validate_status)(new, old);
+        errors.extend(self.ratcheted(new, old));
+        errors
+    }
+
+    fn ratcheted(&self, new: &Value, old: &Value) -> FieldErrors {
+        let Some(custom) = &self.custom else { return Vec::new() };
+        let errors = custom.validate(new);
+        if errors.is_empty() {
+            return errors;
+        }
+        let before = custom.validate(old);
+        errors.into_iter().filter(|error| !before.contains(error)).collect()
+    }
+
+    /// Whether stored bytes are sent as they are.
+    pub fn reads_as_stored(&self) -> bool {
+        self.is_storage_version() && !self.custom.as_ref().is_some_and(|custom| custom.reshapes)
+    }
+}
