@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use access::User;
 use anyhow::{Context, Result};
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use kubelet::containerd::ContainerdConfig;
@@ -191,10 +192,13 @@ fn import_builtin(paths: &NodePaths) -> Result<()> {
     Ok(())
 }
 
+/// Where the certificate of the kubelet's server comes from.
+pub type Serving = Arc<dyn Fn() -> BoxFuture<'static, Result<rustls::ServerConfig>> + Send + Sync>;
+
 /// What a node proves itself with.
 pub struct Identity {
-    /// The kubelet's server.
-    pub serving: rustls::ServerConfig,
+    /// The certificate of the kubelet's server, which a node asks for once it is registered.
+    pub serving: Serving,
     /// Whose client certificates the kubelet believes.
     pub clients: ClientAuthority,
     /// How it calls other kubelets.
@@ -219,14 +223,20 @@ pub async fn run(spec: NodeSpec, client: Client, identity: Identity, stop: Cance
     let withdrawal = Withdrawal::new(&spec.name, client.clone(), Arc::new(LocalRules(applied)), peers, stop.clone());
     let _ = node.withdrawal.set(withdrawal);
     let address = SocketAddr::from((spec.address, spec.kubelet_port));
-    let (serving, view): (_, Arc<dyn NodeView>) = (Arc::new(serving), Arc::new(LocalView::new(node.clone())));
+    let view: Arc<dyn NodeView> = Arc::new(LocalView::new(node.clone()));
     let network = keep("network", &stop, {
         let stop = stop.clone();
         move || network::run(network.clone(), client.clone(), stop.clone())
     });
     let server = keep("kubelet server", &stop, {
         let (stop, identify) = (stop.clone(), identify(clients));
-        move || kubelet::server::run(address, serving.clone(), identify.clone(), view.clone(), stop.clone())
+        move || {
+            let (serving, identify, view, stop) = (serving.clone(), identify.clone(), view.clone(), stop.clone());
+            async move {
+                let tls = serving().await.context("the kubelet's certificate")?;
+                kubelet::server::run(address, Arc::new(tls), identify, view, stop).await
+            }
+        }
     });
     let pods = keep("kubelet", &stop, {
         let stop = stop.clone();

@@ -28,7 +28,7 @@ const LOOK_UNREADY_EVERY: Duration = Duration::from_millis(200);
 /// Images reported in the status.
 const IMAGES_MAX: usize = 50;
 /// Free share of the disk in percent below which the node has DiskPressure.
-const DISK_FREE_MIN_PERCENT: i64 = 10;
+const DISK_FREE_MIN_PERCENT: i64 = 5;
 /// Available memory below which the node has MemoryPressure.
 const MEMORY_AVAILABLE_MIN_BYTES: i64 = 100 << 20;
 

@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use futures::future::BoxFuture;
 use machine::namespaces;
 use machine::processes::Process;
 use pki::join::{self, Purpose};
@@ -91,7 +93,7 @@ async fn serve(options: Options, paths: NodePaths, name: String, address: Ipv4Ad
     let client = join::client(&kubeconfig).await?;
     let facts = Facts::read(&client).await?;
     let spec = NodeSpec { name: name.clone(), address, paths, kubelet_port: options.kubelet_port, facts };
-    let identity = identity(&spec, &kubeconfig, &client).await?;
+    let identity = identity(&spec, &kubeconfig, &client)?;
     preparing.await.context("preparing the node panicked")??;
     renew(file, kubeconfig, name, stop.clone());
     notify::ready();
@@ -99,18 +101,22 @@ async fn serve(options: Options, paths: NodePaths, name: String, address: Ipv4Ad
     node::run(spec, client, identity, stop).await
 }
 
-async fn identity(spec: &NodeSpec, kubeconfig: &Kubeconfig, client: &kube::Client) -> Result<node::Identity> {
-    let purpose = Purpose::Serving { dns_names: vec![spec.name.clone()], ips: vec![IpAddr::V4(spec.address)] };
-    let serving = join::request_certificate(client, &spec.name, &purpose).await.context("the kubelet's certificate")?;
+fn identity(spec: &NodeSpec, kubeconfig: &Kubeconfig, client: &kube::Client) -> Result<node::Identity> {
     let clients = ClientAuthority::new(&kubeconfig.ca_pem)?;
     let pki::kubeconfig::UserAuth::Certificate(own) = &kubeconfig.auth else {
         anyhow::bail!("the node's kubeconfig has no certificate")
     };
-    Ok(node::Identity {
-        serving: pki::tls::server_config(ServingCertificate::new(&serving)?, &clients)?,
-        peers: pki::tls::client_config(&kubeconfig.ca_pem, Some(own))?,
-        clients,
-    })
+    let peers = pki::tls::client_config(&kubeconfig.ca_pem, Some(own))?;
+    let (client, name, address, believed) = (client.clone(), spec.name.clone(), spec.address, clients.clone());
+    let serving = move || -> BoxFuture<'static, Result<rustls::ServerConfig>> {
+        let (client, name, believed) = (client.clone(), name.clone(), believed.clone());
+        Box::pin(async move {
+            let purpose = Purpose::Serving { dns_names: vec![name.clone()], ips: vec![IpAddr::V4(address)] };
+            let credential = join::request_certificate(&client, &name, &purpose).await?;
+            Ok(pki::tls::server_config(ServingCertificate::new(&credential)?, &believed)?)
+        })
+    };
+    Ok(node::Identity { serving: Arc::new(serving), peers, clients })
 }
 
 /// A renewed identity takes effect by starting anew in place: nothing a node runs depends on this process.

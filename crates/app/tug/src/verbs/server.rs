@@ -103,8 +103,8 @@ async fn serve(cluster: Cluster, paths: NodePaths, address: Ipv4Addr, with_node:
     // containerd starts while the API does.
     let preparing = with_node.then(|| tokio::spawn(node::prepare(paths.clone())));
     let now = jiff::Timestamp::now().as_second();
-    let pki = ClusterPki::load_or_create(&cluster.dir.join("pki"), &names(&cluster, address), now)
-        .context("the cluster's keys")?;
+    let pki = ClusterPki::load_or_create(&cluster.dir.join("pki"), &names(&cluster, address), now);
+    let pki = Arc::new(pki.context("the cluster's keys")?);
     notify::status("open the store");
     let store = open_store(&cluster).await?;
     notify::status("start the API");
@@ -112,7 +112,7 @@ async fn serve(cluster: Cluster, paths: NodePaths, address: Ipv4Addr, with_node:
     node::write_admin_kubeconfig(&cluster, &pki, now)?;
     let clients = ClientAuthority::new(pki.ca.certificate_pem())?;
     let tls = Arc::new(pki::tls::server_config(ServingCertificate::new(&pki.serving)?, &clients)?);
-    let serving = tokio::spawn({
+    let api = tokio::spawn({
         let server = server.clone();
         async move { server.serve(listener, tls).await }
     });
@@ -122,19 +122,23 @@ async fn serve(cluster: Cluster, paths: NodePaths, address: Ipv4Addr, with_node:
     if let Some(preparing) = preparing {
         preparing.await.context("preparing the node panicked")??;
         let spec = NodeSpec::first(&cluster, paths, address);
-        let kubelet =
-            pki.ca.issue(&pki::CertificateRequest::kubelet_serving(&spec.name, vec![IpAddr::V4(address)]), now)?;
-        let tls = pki::tls::server_config(ServingCertificate::new(&kubelet)?, &clients)?;
+        let request = pki::CertificateRequest::kubelet_serving(&spec.name, vec![IpAddr::V4(address)]);
+        let (keys, believed) = (pki.clone(), clients.clone());
+        let serving: node::Serving = Arc::new(move || {
+            let issued = keys.ca.issue(&request, jiff::Timestamp::now().as_second());
+            let tls = issued.and_then(|c| pki::tls::server_config(ServingCertificate::new(&c)?, &believed));
+            Box::pin(async move { Ok(tls?) })
+        });
         let user = node::user(&spec.name);
         let peers = pki::tls::client_config(
             pki.ca.certificate_pem(),
             Some(&pki.ca.issue(&pki::CertificateRequest::kubelet(&spec.name), now)?),
         )?;
-        let identity = node::Identity { serving: tls, clients, peers };
+        let identity = node::Identity { serving, clients, peers };
         node::run(spec, server.client_as(user), identity, stop.clone()).await?;
     }
     stop.cancelled().await;
-    serving.await.context("serving ended badly")??;
+    api.await.context("serving ended badly")??;
     Ok(())
 }
 
