@@ -38,14 +38,18 @@ const ANNOTATIONS_KEPT_BACK: [&str; 6] = [
 pub(crate) struct Set {
     pub object: Arc<ReplicaSet>,
     pub replicas: i32,
+    /// Pods by its last report.
+    pub running: i32,
     pub available: i32,
 }
 
 impl Set {
     fn new(object: Arc<ReplicaSet>) -> Self {
         let replicas = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let running = object.status.as_ref().map_or(0, |status| status.replicas);
         let available = object.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
-        Self { object, replicas, available }
+        // Pods beyond the size are on their way out: they must not be counted on.
+        Self { available: available.min(replicas), object, replicas, running }
     }
 
     pub fn name(&self) -> &str {

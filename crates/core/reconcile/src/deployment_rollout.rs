@@ -12,7 +12,8 @@ pub(crate) fn new_set_size(rollout: &Rollout<'_>, owned: &[Set], size: i32) -> i
     if rollout.recreate {
         return rollout.replicas;
     }
-    let total: i32 = owned.iter().map(|set| set.replicas).sum();
+    // Pods that a shrunk ReplicaSet has not deleted yet still use the room.
+    let total: i32 = owned.iter().map(|set| set.replicas.max(set.running)).sum();
     let room = (rollout.max_total() - total).max(0);
     size + room.min(rollout.replicas - size).max(0)
 }
@@ -103,7 +104,9 @@ pub(crate) fn resize(rollout: &Rollout<'_>, owned: &mut [Set], current: Option<u
         [only] => Some(*only),
         _ => None,
     } {
-        rollout.scale(&mut owned[only], rollout.replicas, true, plan);
+        let room = (rollout.max_total() - leaving(owned)).max(owned[only].replicas);
+        let size = rollout.replicas.min(room);
+        rollout.scale(&mut owned[only], size, true, plan);
         return;
     }
     if let Some(current) = current.filter(|current| is_saturated(rollout, &owned[*current])) {
@@ -117,6 +120,11 @@ pub(crate) fn resize(rollout: &Rollout<'_>, owned: &mut [Set], current: Option<u
     }
 }
 
+/// Pods that are still to be deleted: until then, nothing can grow into their room.
+fn leaving(owned: &[Set]) -> i32 {
+    owned.iter().map(|set| (set.running - set.replicas).max(0)).sum()
+}
+
 fn is_saturated(rollout: &Rollout<'_>, set: &Set) -> bool {
     let annotated = set.annotation(crate::deployment::DESIRED_REPLICAS).and_then(|value| value.parse().ok());
     set.replicas == rollout.replicas && annotated == Some(rollout.replicas) && set.available == rollout.replicas
@@ -125,7 +133,10 @@ fn is_saturated(rollout: &Rollout<'_>, set: &Set) -> bool {
 fn resize_in_proportion(rollout: &Rollout<'_>, owned: &mut [Set], mut active: Vec<usize>, plan: &mut Plan) {
     let total: i32 = active.iter().map(|index| owned[*index].replicas).sum();
     let allowed = if rollout.replicas > 0 { rollout.max_total() } else { 0 };
-    let to_add = allowed - total;
+    let mut to_add = allowed - total;
+    if to_add > 0 {
+        to_add = (to_add - leaving(owned)).max(0);
+    }
     // Largest first; equal sizes: the newer gains first, the older loses first. `owned` is sorted by age.
     active.sort_by_key(|index| {
         let age = *index as i64;

@@ -40,7 +40,9 @@ pub(crate) fn created(rollout: &Rollout<'_>, name: &str, plan: &mut Plan) {
     let message = format!("Created new replica set {name:?}");
     let condition = deployment_condition(PROGRESSING, "True", "NewReplicaSetCreated", message, rollout.now);
     set_deployment_condition(&mut conditions, condition);
-    write(rollout, &old, DeploymentStatus { conditions: Some(conditions), ..old.clone() }, plan);
+    // None of its pods exists yet: the first one then counts as progress.
+    let new = DeploymentStatus { conditions: Some(conditions), updated_replicas: None, ..old.clone() };
+    write(rollout, &old, new, plan);
 }
 
 /// Brings the status up to date; `estimate` says whether progress is judged (not while paused or being resized).
