@@ -12,6 +12,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Images under this host come with Tug and lie in no registry: what the node has is what there is to pull, so that the
+/// policy Always, which every `latest` gets, finds them too.
+const BUILTIN_HOST: &str = "tug.local/";
+
 /// Failures of one image, by pod and image.
 #[derive(Default)]
 pub struct Images {
@@ -30,7 +34,7 @@ pub struct ImageFailure {
     pub retry_at: Timestamp,
 }
 
-/// The policy in force: as given, else Always for `latest` and IfNotPresent otherwise.
+/// The policy in force: as given, else Always for `latest` and IfNotPresent otherwise; built-in images are local.
 fn policy(container: &Container) -> &str {
     let image = container.image.as_deref().unwrap_or_default();
     let last = image.rsplit('/').next().unwrap_or_default();
@@ -39,7 +43,10 @@ fn policy(container: &Container) -> &str {
         Some((_, tag)) if tag != "latest" => "IfNotPresent",
         _ => "Always",
     };
-    container.image_pull_policy.as_deref().unwrap_or(default)
+    match container.image_pull_policy.as_deref().unwrap_or(default) {
+        "Always" if image.starts_with(BUILTIN_HOST) => "IfNotPresent",
+        policy => policy,
+    }
 }
 
 /// Whether the text can be an image reference at all.
@@ -245,6 +252,14 @@ mod tests {
         for bad in ["", "UPPER", "a//b", "a:b:c d", "-a", "a:"] {
             assert!(!valid(bad), "{bad}");
         }
+        let container = |image: &str, policy: Option<&str>| Container {
+            image: Some(image.to_owned()),
+            image_pull_policy: policy.map(str::to_owned),
+            ..Container::default()
+        };
+        assert_eq!(policy(&container("tug.local/demo:latest", Some("Always"))), "IfNotPresent");
+        assert_eq!(policy(&container("example.com/demo:latest", None)), "Always");
+        assert_eq!(policy(&container("tug.local/demo:latest", Some("Never"))), "Never");
         assert_eq!(registry("localhost/x"), "localhost");
         assert_eq!(registry("a/b"), "docker.io");
     }
