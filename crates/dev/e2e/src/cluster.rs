@@ -57,7 +57,8 @@ impl Cluster {
         self.dir.join("nodes").join(index.to_string())
     }
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    /// A program that finds the cluster as this cluster's administrator would.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env("KUBECONFIG", self.dir.join("admin.kubeconfig")).env("HOME", &self.dir).stdin(Stdio::null());
         command
@@ -76,8 +77,15 @@ impl Cluster {
     /// # Errors
     /// It could not be started.
     pub fn tug_fails(&self, args: &[&str]) -> Result<(i32, String)> {
-        let output = self.command(&self.tug).args(args).output()?;
+        let output = self.tug_command(args).output()?;
         Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
+    /// A tug command with exactly these words, to run in another way than `tug` does.
+    pub fn tug_command(&self, args: &[&str]) -> Command {
+        let mut command = self.command(&self.tug);
+        command.args(args);
+        command
     }
 
     /// A kubectl command to run in another way than `kubectl` does.

@@ -2,6 +2,8 @@
 
 mod cluster;
 mod load;
+mod scope;
 
 pub use cluster::{Cluster, eventually};
 pub use load::{Load, Outcome};
+pub use scope::{BUSYBOX, Scope, contains, import_busybox};

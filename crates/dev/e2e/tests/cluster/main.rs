@@ -1,6 +1,12 @@
 //! End to end: one three-node cluster with real containers, and one scenario after the other on it.
 
+mod bad_input;
+mod crash;
+mod heal;
+mod inside;
+mod network;
 mod rollout;
+mod tour;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -10,7 +16,20 @@ use e2e::Cluster;
 
 type Scenario = (&'static str, fn(&Cluster) -> Result<()>);
 
-const SCENARIOS: [Scenario; 1] = [("rollout::loses_no_request", rollout::loses_no_request)];
+const SCENARIOS: &[Scenario] = &[
+    ("tour::objects", tour::objects),
+    ("tour::rollouts", tour::rollouts),
+    ("tour::nodes", tour::nodes),
+    ("inside::sees_its_configuration", inside::sees_its_configuration),
+    ("inside::logs", inside::logs),
+    ("network::services_and_names", network::services_and_names),
+    ("rollout::loses_no_request", rollout::loses_no_request),
+    ("bad_input::to_the_api", bad_input::to_the_api),
+    ("bad_input::to_the_command_line", bad_input::to_the_command_line),
+    ("heal::container_and_pod", heal::container_and_pod),
+    ("crash::of_the_control_plane", crash::of_the_control_plane),
+    ("heal::node", heal::node),
+];
 
 fn main() -> ExitCode {
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
@@ -24,6 +43,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = e2e::import_busybox(&cluster) {
+        println!("no shell in the cluster: {error:#}");
+    }
     let (mut passed, mut failed) = (0, 0);
     for (name, scenario) in wanted {
         let begun = Instant::now();
@@ -34,7 +56,7 @@ fn main() -> ExitCode {
             }
             Err(error) => {
                 failed += 1;
-                println!("test {name} ... FAILED ({:.1} s)\n{error:?}", begun.elapsed().as_secs_f64());
+                println!("test {name} ... FAILED ({:.1} s)\n{error:#}", begun.elapsed().as_secs_f64());
             }
         }
     }
