@@ -20,5 +20,7 @@ pub use qos::{QosClass, oom_score_adj, qos_class};
 pub use resources::{
     CgroupLimits, container_limits, cpu_quota, cpu_shares, parse_quantity, pod_limits, quantity_bytes, quantity_milli,
 };
-pub use spec::{ContainerKind, all_containers, grace_seconds, is_host_network, is_sidecar};
+pub use spec::{
+    ContainerKind, all_containers, container, ephemeral_containers, grace_seconds, is_host_network, is_sidecar,
+};
 pub use status::{Pins, pod_is_finished, status};

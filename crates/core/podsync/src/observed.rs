@@ -127,7 +127,7 @@ impl Observed {
     ///
     /// A container that was running becomes `ContainerStatusUnknown` with exit code 137.
     pub fn absorb(&mut self, status: &k8s_openapi::api::core::v1::PodStatus) {
-        let lists = [&status.init_container_statuses, &status.container_statuses];
+        let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
         for old in lists.into_iter().flatten().flatten() {
             let attempt = u32::try_from(old.restart_count).unwrap_or(0);
             let known = self.latest(&old.name).is_some_and(|c| c.attempt >= attempt);

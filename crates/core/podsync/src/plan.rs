@@ -65,6 +65,7 @@ pub(crate) fn should_restart(pod: &Pod, kind: ContainerKind, spec: &Spec, exit_c
     let own = spec.restart_policy.as_deref();
     let policy = own.or(pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref())).unwrap_or("Always");
     match (kind, policy) {
+        (ContainerKind::Ephemeral, _) => false,
         (ContainerKind::Sidecar, _) => true,
         // an init container has to succeed once, so Always means until it does
         (ContainerKind::Init, "Always") => exit_code != 0,
@@ -233,6 +234,11 @@ impl Starter<'_> {
     fn containers(&mut self) {
         let pod = self.pod;
         let Some(spec) = &pod.spec else { return };
+        for container in crate::ephemeral_containers(spec) {
+            if self.observed.latest(&container.name).is_none() {
+                self.start(ContainerKind::Ephemeral, &container);
+            }
+        }
         let main_began = spec.containers.iter().any(|c| self.here(&c.name).is_some());
         for (kind, container) in all_containers(spec) {
             let go_on = match kind {
@@ -243,6 +249,7 @@ impl Starter<'_> {
                     self.keep_running(kind, container);
                     true
                 }
+                ContainerKind::Ephemeral => true,
             };
             if !go_on {
                 return;

@@ -11,6 +11,8 @@ pub enum ContainerKind {
     Sidecar,
     /// One of `spec.containers`.
     Main,
+    /// Added to the running pod for debugging: started once, of no influence on the pod.
+    Ephemeral,
 }
 
 /// Whether an init container keeps running beside the main ones.
@@ -18,7 +20,36 @@ pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-/// All containers in starting order, each with its kind.
+/// The pod's ephemeral containers as ordinary ones.
+pub fn ephemeral_containers(spec: &PodSpec) -> impl Iterator<Item = Container> {
+    spec.ephemeral_containers.iter().flatten().cloned().map(|e| Container {
+        name: e.name,
+        image: e.image,
+        image_pull_policy: e.image_pull_policy,
+        command: e.command,
+        args: e.args,
+        working_dir: e.working_dir,
+        env: e.env,
+        env_from: e.env_from,
+        volume_mounts: e.volume_mounts,
+        volume_devices: e.volume_devices,
+        security_context: e.security_context,
+        termination_message_path: e.termination_message_path,
+        termination_message_policy: e.termination_message_policy,
+        stdin: e.stdin,
+        stdin_once: e.stdin_once,
+        tty: e.tty,
+        ..Default::default()
+    })
+}
+
+/// The container of that name, wherever it stands in the pod.
+pub fn container(spec: &PodSpec, name: &str) -> Option<(ContainerKind, Container)> {
+    let ordinary = all_containers(spec).find(|(_, c)| c.name == name).map(|(kind, c)| (kind, c.clone()));
+    ordinary.or_else(|| ephemeral_containers(spec).find(|c| c.name == name).map(|c| (ContainerKind::Ephemeral, c)))
+}
+
+/// Init and main containers in starting order, each with its kind.
 pub fn all_containers(spec: &PodSpec) -> impl Iterator<Item = (ContainerKind, &Container)> {
     let init = spec.init_containers.iter().flatten().map(|c| {
         let kind = if is_sidecar(c) { ContainerKind::Sidecar } else { ContainerKind::Init };

@@ -49,6 +49,13 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
         let built = container_status(pod, kind, container, observed, memory, old.as_ref(), ending, now);
         if kind == ContainerKind::Main { main.push(built) } else { init.push(built) }
     }
+    let debug: Vec<ContainerStatus> = crate::ephemeral_containers(spec)
+        .map(|container| {
+            let old = old_of(&status.ephemeral_container_statuses, &container.name);
+            let kind = ContainerKind::Ephemeral;
+            container_status(pod, kind, &container, observed, memory, old.as_ref(), ending, now)
+        })
+        .collect();
     let alive =
         observed.containers.iter().any(|c| matches!(c.state, ContainerState::Running | ContainerState::Unknown));
     let wound_up = ending && !alive && memory.starting.is_empty();
@@ -72,6 +79,7 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
     }
     status.container_statuses = Some(main);
     status.init_container_statuses = (!init.is_empty()).then_some(init);
+    status.ephemeral_container_statuses = (!debug.is_empty()).then_some(debug);
     status.start_time = status.start_time.take().or_else(|| Timestamp::from_second(now.as_second()).ok().map(Time));
     status.qos_class = Some(qos_class(pod).as_str().to_string());
     status.observed_generation = pod.metadata.generation;

@@ -76,7 +76,8 @@ pub(crate) fn container_status(
     });
     let blocked = memory.waiting.get(&spec.name);
     let has_init = pod.spec.as_ref().is_some_and(|s| s.init_containers.iter().flatten().next().is_some());
-    let default_reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
+    let default_reason =
+        if has_init && kind != ContainerKind::Ephemeral { "PodInitializing" } else { "ContainerCreating" };
     let state = match latest {
         None => match blocked {
             Some(w) => waiting(&w.reason, &w.message),
@@ -117,12 +118,13 @@ pub(crate) fn container_status(
     });
     let ready = match kind {
         ContainerKind::Init => state.terminated.as_ref().is_some_and(|t| t.exit_code == 0),
+        ContainerKind::Ephemeral => false,
         _ => started && probe_ready,
     };
     ContainerStatus {
         name: spec.name.clone(),
         ready,
-        started: Some(started),
+        started: (kind != ContainerKind::Ephemeral).then_some(started),
         restart_count: latest.map_or(0, |c| i32::try_from(c.attempt).unwrap_or(i32::MAX)),
         image: spec.image.clone().unwrap_or_default(),
         image_id: latest.map(|c| c.image_id.clone()).unwrap_or_default(),

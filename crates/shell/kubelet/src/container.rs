@@ -40,6 +40,8 @@ pub struct Inputs<'a> {
     pub volumes: &'a Paths,
     /// The image.
     pub image: &'a cri::Image,
+    /// Runtime id of the container whose process namespace it joins.
+    pub debugs: Option<&'a str>,
 }
 
 /// Builds the configuration and prepares the files it mounts.
@@ -83,7 +85,7 @@ pub async fn config(inputs: &Inputs<'_>) -> Result<cri::ContainerConfig, String>
         tty: spec.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(resources(node, pod, spec)),
-            security_context: Some(security(node, pod, spec)),
+            security_context: Some(security(inputs)),
         }),
         ..Default::default()
     })
@@ -130,7 +132,13 @@ fn refuse_root(inputs: &Inputs<'_>) -> Result<(), String> {
     }
 }
 
-fn security(node: &Node, pod: &Pod, spec: &Container) -> cri::LinuxContainerSecurityContext {
+fn security(inputs: &Inputs<'_>) -> cri::LinuxContainerSecurityContext {
+    let Inputs { node, pod, spec, .. } = inputs;
+    let mut namespaces = sandbox::namespaces(pod);
+    if let Some(target) = inputs.debugs {
+        namespaces.pid = cri::NamespaceMode::Target.into();
+        namespaces.target_id = target.to_string();
+    }
     let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default();
     let own = spec.security_context.clone().unwrap_or_default();
     let privileged = own.privileged.unwrap_or(false);
@@ -148,7 +156,7 @@ fn security(node: &Node, pod: &Pod, spec: &Container) -> cri::LinuxContainerSecu
     cri::LinuxContainerSecurityContext {
         capabilities,
         privileged,
-        namespace_options: Some(sandbox::namespaces(pod)),
+        namespace_options: Some(namespaces),
         run_as_user: own.run_as_user.or(of_pod.run_as_user).map(number),
         run_as_group: own.run_as_group.or(of_pod.run_as_group).map(number),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),

@@ -172,7 +172,12 @@ impl Node {
     /// Records an event about a pod, or about one of its containers.
     pub fn event(&self, pod: &Pod, container: Option<(&str, bool)>, kind: EventKind, reason: &str, message: String) {
         let field_path = container.map(|(name, init)| {
-            let list = if init { "initContainers" } else { "containers" };
+            let debugs = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref());
+            let list = match init {
+                true => "initContainers",
+                false if debugs.is_some_and(|list| list.iter().any(|c| c.name == name)) => "ephemeralContainers",
+                false => "containers",
+            };
             format!("spec.{list}{{{name}}}")
         });
         let about = ObjectReference {

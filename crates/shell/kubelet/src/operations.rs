@@ -90,6 +90,8 @@ pub struct Start {
     pub sandbox_attempt: u32,
     /// Addresses of the pod.
     pub ips: Vec<String>,
+    /// Runtime id of the container whose process namespace it joins.
+    pub debugs: Option<String>,
 }
 
 impl Start {
@@ -121,6 +123,7 @@ impl Start {
             addresses: &addresses,
             volumes: &prepared.paths,
             image: &image,
+            debugs: self.debugs.as_deref(),
         };
         let config = container::config(&inputs).await.map_err(|message| {
             self.event(EventKind::Warning, "Failed", format!("Error: {message}"));

@@ -89,7 +89,7 @@ async fn build_status(node: &Node, old: &NodeStatus, now: Timestamp) -> NodeStat
             container_runtime_version: format!("{name}://{version}"),
             kernel_version: machine.kernel.clone(),
             kube_proxy_version: String::new(),
-            kubelet_version: "v1.36.3".into(),
+            kubelet_version: meta::version::GIT_VERSION.into(),
             machine_id: machine.machine_id.clone(),
             operating_system: "linux".into(),
             os_image: machine.os_image.clone(),

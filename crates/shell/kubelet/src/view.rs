@@ -43,7 +43,7 @@ impl NodeView for LocalView {
         let handle = self.node.registry.find(namespace, pod).ok_or(LookupError::NoPod)?;
         let object = handle.pod.borrow().clone();
         let spec = object.spec.as_ref().ok_or(LookupError::NoPod)?;
-        if !podsync::all_containers(spec).any(|(_, c)| c.name == container) {
+        if podsync::container(spec, container).is_none() {
             return Err(LookupError::NoContainer);
         }
         let view = handle.view.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,6 +60,7 @@ impl NodeView for LocalView {
                 let lists = [
                     status.and_then(|s| s.init_container_statuses.as_ref()),
                     status.and_then(|s| s.container_statuses.as_ref()),
+                    status.and_then(|s| s.ephemeral_container_statuses.as_ref()),
                 ];
                 let known = lists.into_iter().flatten().flatten().find(|s| s.name == container);
                 let waiting = known.and_then(|s| s.state.as_ref()?.waiting.as_ref()?.reason.clone());

@@ -270,8 +270,7 @@ impl Worker {
     }
 
     fn spec(&self, name: &str) -> Option<(ContainerKind, Container)> {
-        let spec = self.pod.spec.as_ref()?;
-        podsync::all_containers(spec).find(|(_, c)| c.name == name).map(|(kind, c)| (kind, c.clone()))
+        podsync::container(self.pod.spec.as_ref()?, name)
     }
 
     fn ips(&self) -> Vec<String> {
@@ -281,6 +280,13 @@ impl Worker {
             Some(sandbox) => sandbox.ips.clone(),
             None => Vec::new(),
         }
+    }
+
+    /// The running container whose processes an ephemeral container of that name asks to see.
+    fn debugged(&self, name: &str) -> Option<String> {
+        let list = self.pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
+        let target = list.iter().find(|c| c.name == name)?.target_container_name.as_deref()?;
+        self.observed.latest(target).filter(|c| c.state == ContainerState::Running).map(|c| c.id.clone())
     }
 
     /// Starts an action; its end wakes the worker.
@@ -304,8 +310,9 @@ impl Worker {
                 }
                 let sandbox_attempt =
                     self.observed.sandboxes.iter().find(|s| s.id == sandbox_id).map_or(0, |s| s.attempt);
-                let (init, ips) = (kind != ContainerKind::Main, self.ips());
-                let start = Start { node, pod, spec, init, attempt, sandbox_id, sandbox_attempt, ips };
+                let (init, ips) = (matches!(kind, ContainerKind::Init | ContainerKind::Sidecar), self.ips());
+                let debugs = self.debugged(&name);
+                let start = Start { node, pod, spec, init, attempt, sandbox_id, sandbox_attempt, ips, debugs };
                 self.operations.spawn(async move { Done::Started(name, start.run().await) });
             }
             Action::Stop { id, name, reason, grace } => {
@@ -319,7 +326,9 @@ impl Worker {
                 let stop = Stop {
                     node,
                     pod,
-                    init: spec.as_ref().is_some_and(|(kind, _)| *kind != ContainerKind::Main),
+                    init: spec
+                        .as_ref()
+                        .is_some_and(|(kind, _)| matches!(kind, ContainerKind::Init | ContainerKind::Sidecar)),
                     spec: spec.map(|(_, s)| s),
                     id: id.clone(),
                     name,
