@@ -267,13 +267,40 @@ fn put(object: &mut Map<String, Value>, name: &str, ty: &TypeRef, wire: &Wire<'_
             }
         }
         _ => {
-            let value = read(ty, wire, depth)?;
+            let value = match (&ty.shape, name) {
+                (Shape::Any, "items" | "additionalItems" | "additionalProperties") => schema_or(wire, depth)?,
+                _ => read(ty, wire, depth)?,
+            };
             if !value.is_null() {
                 object.insert(name.to_owned(), value);
             }
         }
     }
     Ok(())
+}
+
+/// The places of a JSON schema where something else may stand for a schema: a bool (its field 1, the schema is 2), or a
+/// list of schemas (field 2, a single one is 1).
+fn schema_or(wire: &Wire<'_>, depth: usize) -> Result<Value> {
+    let schema = schema::builtin().by_name("apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps");
+    let schema = schema.ok_or(ProtobufError::Raw)?;
+    let (mut reader, mut allows, mut schemas) = (Reader(wire.bytes()?), None, Vec::new());
+    while let Some((_, wire)) = reader.next()? {
+        match wire.bytes() {
+            Ok(_) => {
+                // Zero values go, as they do from every typed field.
+                let read = read(&schema, &wire, depth + 1)?;
+                let decoded = schema::conform(&schema, read, schema::FieldValidation::Ignore);
+                schemas.push(decoded.map_err(|_| ProtobufError::Raw)?.value);
+            }
+            Err(_) => allows = Some(wire.number() != 0),
+        }
+    }
+    Ok(match schemas.len() {
+        0 => allows.map_or(Value::Null, Value::Bool),
+        1 => schemas.remove(0),
+        _ => Value::Array(schemas),
+    })
 }
 
 /// What an absent map value means.

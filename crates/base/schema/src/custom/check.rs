@@ -75,7 +75,7 @@ fn forms(schema: &Value, path: &FieldPath, errors: &mut FieldErrors) {
         forbid("additionalProperties", "additionalProperties and properties are mutual exclusive");
     }
     for key in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
-        if !schema[key].is_null() {
+        if !schema[key].is_null() && schema[key] != "" {
             forbid(key, &format!("{key} is not supported"));
         }
     }

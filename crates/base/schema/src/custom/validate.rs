@@ -64,10 +64,8 @@ fn broken(rules: &Rules, value: &Value, path: &str, errors: &mut FieldErrors) {
             _ => {}
         }
     }
-    if !rules.values.is_empty()
-        && !(value.is_null() && rules.nullable)
-        && !rules.values.iter().any(|one| same(one, value))
-    {
+    let accepted = rules.values.is_empty() || value.is_null() && rules.nullable;
+    if !accepted && !rules.values.iter().any(|one| same(one, value)) {
         let shown: Vec<String> =
             rules.values.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
         errors.push(FieldError::unsupported(&place(path), value.clone(), &shown));
@@ -197,17 +195,17 @@ fn numbers(rules: &Rules, number: &serde_json::Number, path: &str, errors: &mut 
     if let Some(of) = rules.multiple_of.filter(|of| (value / of).fract() != 0.0) {
         bad(format!("{path} in body should be a multiple of {of}"));
     }
-    if let Some(Bound { at, exclusive }) = rules.maximum {
-        if value > at || exclusive && value >= at {
-            let or = if exclusive { "less than" } else { "less than or equal to" };
-            bad(format!("{path} in body should be {or} {at}"));
-        }
+    if let Some(Bound { at, exclusive }) = rules.maximum
+        && (value > at || exclusive && value >= at)
+    {
+        let or = if exclusive { "less than" } else { "less than or equal to" };
+        bad(format!("{path} in body should be {or} {at}"));
     }
-    if let Some(Bound { at, exclusive }) = rules.minimum {
-        if value < at || exclusive && value <= at {
-            let or = if exclusive { "greater than" } else { "greater than or equal to" };
-            bad(format!("{path} in body should be {or} {at}"));
-        }
+    if let Some(Bound { at, exclusive }) = rules.minimum
+        && (value < at || exclusive && value <= at)
+    {
+        let or = if exclusive { "greater than" } else { "greater than or equal to" };
+        bad(format!("{path} in body should be {or} {at}"));
     }
 }
 
