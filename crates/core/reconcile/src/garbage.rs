@@ -160,7 +160,9 @@ impl Graph {
         let blocks = |known: &Member| {
             known.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
         };
-        if !self.dependents_of(uid).any(|(_, known)| blocks(known)) {
+        // In a ring everyone waits for everyone: who closes it lets go, and the others follow.
+        let waits = |known: &Member| known.waits_for_dependents();
+        if !self.dependents_of(uid).any(|(held, known)| blocks(known) && !(waits(known) && self.waits_for(held, uid))) {
             return Action::Patch(vec![(uid.to_owned(), without_finalizer(uid, member, FOREGROUND))]);
         }
         // A dependent with another living owner is only released, which its own decision does.
@@ -170,6 +172,22 @@ impl Graph {
         let mut due: Vec<String> = due.map(|(dependent, _)| dependent.clone()).collect();
         due.sort();
         if due.is_empty() { Action::Nothing } else { Action::DeleteDependents(due) }
+    }
+
+    /// Whether a waiting object waits for `target`, directly or through others that wait.
+    fn waits_for(&self, uid: &str, target: &str) -> bool {
+        let (mut seen, mut open) = (HashSet::from([uid]), vec![uid]);
+        while let Some(next) = open.pop() {
+            for (dependent, known) in self.dependents_of(next) {
+                if dependent == target {
+                    return true;
+                }
+                if known.waits_for_dependents() && seen.insert(dependent) {
+                    open.push(dependent);
+                }
+            }
+        }
+        false
     }
 
     fn judge_owners(&self, uid: &str, member: &Member, verified: &HashMap<String, bool>) -> Action {
@@ -290,6 +308,11 @@ mod tests {
         check("-a+foregroundDeletion b<a", "b", &[], "delete Background");
         check("-a+foregroundDeletion b<a d<b", "b", &[], "delete Foreground");
         check("-a b<a", "b", &[], "nothing");
+        let ring = "-a+foregroundDeletion<c -b+foregroundDeletion<a -c+foregroundDeletion<b";
+        check(ring, "c", &[], "patch c[]");
+        check(&format!("{ring} d<c"), "c", &[], "delete dependents d");
+        check("-a+foregroundDeletion<b -b+foregroundDeletion<a", "a", &[], "patch a[]");
+        check("-a+foregroundDeletion<c -b+foregroundDeletion<a c<b", "a", &[], "nothing");
         check("a<c b<a c<b", "a", &[], "nothing");
     }
 
