@@ -10,6 +10,7 @@ use schema::FieldValidation;
 use crate::cache::Filter;
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
+use crate::layers::authorization;
 use crate::output::Output;
 use crate::registry::Served;
 
@@ -59,6 +60,12 @@ impl Call<'_> {
             return Err(Status::bad_request("fieldManager: Too long: may not be more than 128 bytes"));
         }
         Ok(WriteOptions { dry_run, field_manager, field_validation, force: self.query.flag("force"), applied: false })
+    }
+
+    /// A PUT or an apply that makes a new object needs the right to create as well.
+    pub async fn authorize_create(&self) -> ApiResult<()> {
+        let create = RequestInfo { verb: "create".to_owned(), ..self.info.clone() };
+        authorization::authorize(self.engine, &create, self.query, &self.user).await
     }
 
     /// What a list, watch or deletecollection selects.

@@ -60,6 +60,12 @@ impl Engine {
             if let Some(custom) = &served.custom {
                 readers.extend(custom.indexed.iter().map(|path| FieldReader::at(path)));
             }
+            let views = registry.all().filter(|row| !row.is_storage_version() && row.stored_as == served.stored_as);
+            for reader in views.flat_map(|row| FieldReader::of_view(&row.kind)) {
+                if !readers.iter().any(|known| known.path == reader.path) {
+                    readers.push(reader);
+                }
+            }
             self.cache.set_readers(&served.stored_as, readers);
         }
         self.registry.store(Arc::new(registry));

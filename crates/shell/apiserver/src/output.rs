@@ -36,13 +36,14 @@ pub struct Output {
 const OFFERED: &str = "application/json, application/yaml";
 
 /// Picks the first acceptable form; clients list what they like best first.
-pub fn negotiate(headers: &HeaderMap, pretty: bool) -> ApiResult<Output> {
+/// Without `forms` only whole objects are offered.
+pub fn negotiate(headers: &HeaderMap, pretty: bool, forms: bool) -> ApiResult<Output> {
     let accept: Vec<&str> = headers.get_all(http::header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
     let accept = accept.join(",");
     if accept.trim().is_empty() {
         return Ok(Output { pretty, ..Output::default() });
     }
-    let found = accept.split(',').find_map(clause);
+    let found = accept.split(',').filter_map(clause).find(|output| forms || output.form == Form::Object);
     let failed =
         || Status::failure(Reason::NotAcceptable, format!("only the following media types are accepted: {OFFERED}"));
     found.map(|output| Output { pretty, ..output }).ok_or_else(failed)

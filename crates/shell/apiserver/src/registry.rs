@@ -77,20 +77,35 @@ impl Served {
 pub struct FieldReader {
     pub path: String,
     function: Option<fn(&Value) -> String>,
+    /// Set where the field is one of a view: the object is turned into the view's shape first.
+    from_stored: Option<fn(&mut Value)>,
 }
 
 impl From<&SelectableField> for FieldReader {
     fn from(field: &SelectableField) -> Self {
-        Self { path: field.path.to_string(), function: Some(field.read) }
+        Self { path: field.path.to_string(), function: Some(field.read), from_stored: None }
     }
 }
 
 impl FieldReader {
     pub fn at(path: &str) -> Self {
-        Self { path: path.trim_start_matches('.').to_owned(), function: None }
+        Self { path: path.trim_start_matches('.').to_owned(), function: None, from_stored: None }
+    }
+
+    /// The fields of a row that is a view of objects stored as another kind.
+    pub fn of_view(kind: &Kind) -> Vec<Self> {
+        let from_stored = kind.stored_as.as_ref().map(|stored| stored.from_stored);
+        kind.selectable_fields.iter().map(|field| Self { from_stored, ..Self::from(field) }).collect()
     }
 
     pub fn read(&self, object: &Value) -> String {
+        let Some(from_stored) = self.from_stored else { return self.read_shaped(object) };
+        let mut view = object.clone();
+        from_stored(&mut view);
+        self.read_shaped(&view)
+    }
+
+    fn read_shaped(&self, object: &Value) -> String {
         if let Some(function) = self.function {
             return function(object);
         }

@@ -35,7 +35,9 @@ pub async fn route(
         return Ok(body::text(StatusCode::OK, ""));
     }
     let is_head = request.method() == Method::HEAD;
-    let output = output::negotiate(request.headers(), query.flag("pretty"))?;
+    // What is never stored has neither a table nor metadata of its own.
+    let forms = served.kind.verbs != kinds::Verbs::CreateOnly;
+    let output = output::negotiate(request.headers(), query.flag("pretty"), forms)?;
     let call = Call { engine, served, info, query, user, output };
     if !call.info.subresource.is_empty() {
         return subresource(&call, request).await;

@@ -1,5 +1,6 @@
 //! The life of objects through a kube-rs client: create, read, change, delete.
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::Status;
@@ -165,4 +166,43 @@ async fn apply_owns_fields_and_finds_conflicts() {
     assert_eq!(forced.data.unwrap()["k"], "3");
     let gone = maps.patch("a", &one, &Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap"}))).await.unwrap();
     assert_eq!(gone.data.unwrap()["k"], "3");
+}
+
+#[tokio::test]
+async fn metadata_is_checked_for_every_kind() {
+    let test = TestServer::start().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(test.client.clone());
+    let cases = [
+        (json!({"labels": {"a b": "x"}}), "metadata.labels"),
+        (json!({"labels": {"a": "no spaces"}}), "metadata.labels"),
+        (json!({"annotations": {"/x": "y"}}), "metadata.annotations"),
+        (json!({"finalizers": ["plain"]}), "metadata.finalizers"),
+        (
+            json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": ""}]}),
+            "metadata.ownerReferences.uid",
+        ),
+    ];
+    for (mut metadata, field) in cases {
+        metadata["name"] = json!("bad");
+        let map: ConfigMap = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        let refused = failure(maps.create(&PostParams::default(), &map).await.unwrap_err());
+        assert_eq!(refused.code, 422, "{refused:?}");
+        let causes = refused.details.unwrap().causes;
+        assert!(causes.iter().any(|cause| cause.field == field), "{field}: {causes:?}");
+    }
+}
+
+#[tokio::test]
+async fn some_kinds_are_created_by_put_and_some_not_replaced_blindly() {
+    let test = TestServer::start().await;
+    let leases: Api<Lease> = Api::default_namespaced(test.client.clone());
+    let lease: Lease = serde_json::from_value(json!({"metadata": {"name": "l"}, "spec": {}})).unwrap();
+    let created = leases.replace("l", &PostParams::default(), &lease).await.unwrap();
+    assert!(created.metadata.uid.is_some());
+    let blind = failure(leases.replace("l", &PostParams::default(), &lease).await.unwrap_err());
+    let why = "Lease.coordination.k8s.io \"l\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update";
+    assert_eq!((blind.code, blind.message.as_str()), (422, why));
+    let maps: Api<ConfigMap> = Api::default_namespaced(test.client.clone());
+    let missing = failure(maps.replace("a", &PostParams::default(), &config_map("a", "k", "1")).await.unwrap_err());
+    assert_eq!(missing.code, 404);
 }

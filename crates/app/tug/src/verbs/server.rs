@@ -201,6 +201,8 @@ async fn start_api(
     config.connector = Some(Arc::new(Kubelets::new(kubelet_tls)?));
     config.bootstrap.extend(node::bootstrap_objects(cluster));
     config.bootstrap.extend(control_plane::bootstrap_objects());
+    config.bootstrap.push(serde_json::json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [cluster.service_cidr()]}}));
     let ranges = Ranges { addresses: vec![range(&cluster.service_cidr())?], node_ports: NODE_PORTS };
     // What fills in comes before what judges.
     config.admission.splice(0..0, apiserver::admission::builtin(ranges));

@@ -1,11 +1,13 @@
 //! policy/v1 PodDisruptionBudget: how many pods an eviction may take away.
 
+use meta::{FieldError, FieldErrors, FieldPath, labels, names};
 use serde_json::{Value, json};
 
 use super::V1;
 use crate::columns;
 use crate::json::set;
 use crate::kind::{Column, Kind, texts};
+use crate::rules;
 
 pub fn kind() -> Kind {
     Kind {
@@ -25,7 +27,44 @@ pub fn kind() -> Kind {
         ]
         .into(),
         prepare_create: |budget| set(budget, "status", initial_status()),
+        validate,
         ..Kind::namespaced(V1, "PodDisruptionBudget", "poddisruptionbudgets")
+    }
+}
+
+fn validate(budget: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let (spec, path) = (&budget["spec"], FieldPath::new("spec"));
+    if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() {
+        let why = "minAvailable and maxUnavailable cannot be both set";
+        errors.push(FieldError::invalid(&path, spec.clone(), why));
+    }
+    for field in ["minAvailable", "maxUnavailable"] {
+        validate_count(&spec[field], &path.child(field), &mut errors);
+    }
+    if !spec["selector"].is_null() {
+        errors.extend(labels::validate_label_selector(&spec["selector"], &path.child("selector")));
+    }
+    let policies = ["AlwaysAllow", "IfHealthyBudget"];
+    rules::one_of(&mut errors, spec, &path, "unhealthyPodEvictionPolicy", &policies);
+    errors
+}
+
+/// A number of pods, or a share of them up to 100%.
+fn validate_count(value: &Value, path: &FieldPath, errors: &mut FieldErrors) {
+    match value {
+        Value::Number(number) if number.as_i64().is_some_and(|number| number < 0) => {
+            errors.push(FieldError::invalid(path, value.clone(), rules::NOT_NEGATIVE));
+        }
+        Value::String(text) => {
+            let wrong = names::percent(text);
+            let is_number = wrong.is_empty();
+            errors.extend(wrong.into_iter().map(|why| FieldError::invalid(path, text.as_str(), why)));
+            if is_number && meta::intstr::percent(value).is_some_and(|percent| percent > 100) {
+                errors.push(FieldError::invalid(path, text.as_str(), "must not be greater than 100%"));
+            }
+        }
+        _ => {}
     }
 }
 

@@ -5,6 +5,7 @@ mod clusterrole;
 mod clusterrolebinding;
 mod role;
 mod rolebinding;
+mod rules;
 
 use crate::kind::Kind;
 

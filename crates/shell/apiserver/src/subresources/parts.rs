@@ -3,7 +3,7 @@
 use meta::{ApiResult, Status};
 use serde_json::Value;
 
-use crate::verbs::metadata;
+use crate::verbs::{metadata, update};
 
 type Take = fn(&Value, &Value) -> ApiResult<Value>;
 
@@ -77,5 +77,7 @@ fn approval(old: &Value, given: &Value) -> ApiResult<Value> {
             }
         }
     }
-    Ok(with(old, "status", "conditions", conditions.as_ref()))
+    let mut new = with(old, "status", "conditions", conditions.as_ref());
+    update::take_metadata(&mut new, given);
+    Ok(new)
 }

@@ -58,6 +58,7 @@ pub async fn apply(call: &Call<'_>, options: &WriteOptions, body: &Bytes) -> Api
         });
         (StatusCode::OK, written.await?)
     } else {
+        call.authorize_create().await?;
         let object = codec::check(served, merge(None)?, options.field_validation)?.value;
         let options = WriteOptions { applied: true, ..options.clone() };
         (StatusCode::CREATED, create::insert(call, object, &options).await?)

@@ -4,7 +4,7 @@ use http::{Request, Response, StatusCode};
 use meta::{ApiResult, Cause, Status};
 use serde_json::Value;
 
-use super::{managers, metadata};
+use super::{managers, metadata, metadata_rules};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
@@ -68,7 +68,7 @@ pub async fn insert(call: &Call<'_>, mut value: Value, options: &WriteOptions) -
     }
     (served.kind.prepare_create)(&mut value);
     served.default(&mut value);
-    let mut errors = metadata::validate(served, &value);
+    let mut errors = metadata_rules::validate(served, &value);
     errors.extend(served.validate(&value));
     if !errors.is_empty() {
         return Err(Status::invalid(&served.kind.group, &served.kind.kind, &name, &errors));

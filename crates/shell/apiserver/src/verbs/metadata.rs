@@ -1,10 +1,10 @@
-//! The rules of `metadata` that hold for every kind.
+//! What the server itself does to the `metadata` of every kind; the rules for it are in `metadata_rules`.
 
 use meta::{ApiResult, FieldError, FieldErrors, FieldPath, Status};
 use rand::Rng;
 use serde_json::{Map, Value};
 
-use crate::limits::{ANNOTATIONS_BYTES_MAX, GENERATED_BASE_CHARS_MAX};
+use crate::limits::GENERATED_BASE_CHARS_MAX;
 use crate::registry::Served;
 
 /// Letters of generated name suffixes: no vowels, so no words.
@@ -164,26 +164,4 @@ fn desired_changed(served: &Served, new: &Value, old: &Value) -> bool {
         desired.map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     parts(new) != parts(old)
-}
-
-/// Rules for the metadata of any object.
-pub fn validate(served: &Served, value: &Value) -> FieldErrors {
-    let mut errors = Vec::new();
-    let root = FieldPath::new("metadata");
-    let metadata = metadata(value);
-    let name = text(value, "name");
-    if name.is_empty() {
-        errors.push(FieldError::required(&root.child("name"), "name or generateName is required"));
-    } else {
-        for why in (served.kind.validate_name)(name) {
-            errors.push(FieldError::invalid(&root.child("name"), name, &why));
-        }
-    }
-    if let Some(Value::Object(annotations)) = metadata.get("annotations") {
-        let size: usize = annotations.iter().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
-        if size > ANNOTATIONS_BYTES_MAX {
-            errors.push(FieldError::too_long(&root.child("annotations"), ANNOTATIONS_BYTES_MAX));
-        }
-    }
-    errors
 }

@@ -6,6 +6,7 @@ pub mod delete;
 pub mod list;
 pub mod managers;
 pub mod metadata;
+pub mod metadata_rules;
 pub mod patch;
 pub mod update;
 pub mod watch;

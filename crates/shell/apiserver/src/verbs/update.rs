@@ -5,7 +5,7 @@ use meta::{ApiResult, Status};
 use serde_json::Value;
 
 use super::create::admission;
-use super::{delete, managers, metadata};
+use super::{create, delete, managers, metadata, metadata_rules};
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::engine::{Stored, set_revision};
@@ -42,11 +42,32 @@ pub async fn update(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respon
     let decoded = codec::decode(call.served, &parts.headers, &bytes, options.field_validation)?;
     let part = Part::of(call)?;
     let mut all_warnings = decoded.warnings;
-    let updated = write(call, &options, part, true, |_| Ok(decoded.value.clone())).await?;
+    let creates = matches!(part, Part::Main) && metadata_rules::is_created_by_update(call.served);
+    let (code, updated) = if creates && is_missing(call).await? {
+        call.authorize_create().await?;
+        (StatusCode::CREATED, create::insert(call, decoded.value, &options).await?)
+    } else {
+        let write = write(call, &options, part, true, |_| {
+            require_version(call, &decoded.value)?;
+            Ok(decoded.value.clone())
+        });
+        (StatusCode::OK, write.await?)
+    };
     all_warnings.extend((call.served.kind.warnings)(&updated));
-    let mut response = call.output.object(call.served, call.query, StatusCode::OK, &updated)?;
+    let mut response = call.output.object(call.served, call.query, code, &updated)?;
     warnings::attach(&mut response, &all_warnings);
     Ok(response)
+}
+
+async fn is_missing(call: &Call<'_>) -> ApiResult<bool> {
+    Ok(call.engine.read(call.served, call.namespace(), &call.info.name).await?.is_none())
+}
+
+/// Some kinds may not be replaced blindly.
+fn require_version(call: &Call<'_>, value: &Value) -> ApiResult<()> {
+    let Some(error) = metadata_rules::validate_version(call.served, value) else { return Ok(()) };
+    let kind = &call.served.kind;
+    Err(Status::invalid(&kind.group, &kind.kind, &call.info.name, &[error]))
 }
 
 /// Reads, changes and stores until nobody else was faster. `change` sees the current object in the served version and
@@ -99,7 +120,7 @@ async fn attempt(
         (served.kind.prepare_update)(&mut new, old);
     }
     let mut errors = metadata::carry_over(served, &mut new, old);
-    errors.extend(metadata::validate(served, &new));
+    errors.extend(metadata_rules::validate(served, &new));
     match part {
         Part::Main => {
             errors.extend(served.validate_change(&new, old));
@@ -188,16 +209,27 @@ fn only_status(served: &Served, new: Value, old: &Value) -> Value {
         Some(status) => drop(fields.insert("status".to_owned(), status.clone())),
         None => drop(fields.remove("status")),
     }
-    let given = metadata::metadata(&new).clone();
-    if let Some(metadata) = metadata::metadata_mut(&mut result) {
+    if served.custom.is_none() {
+        take_metadata(&mut result, &new);
+    } else {
         // The status of a custom object is written alone.
-        let may = |field: &&str| served.custom.is_none() || *field == "managedFields";
-        for field in STATUS_METADATA.into_iter().filter(may) {
-            match given.get(field) {
-                Some(value) => drop(metadata.insert(field.to_owned(), value.clone())),
-                None => drop(metadata.remove(field)),
-            }
-        }
+        take_fields(&mut result, &new, &["managedFields"]);
     }
     result
+}
+
+/// Takes the metadata that a write through a subresource may change.
+pub fn take_metadata(result: &mut Value, given: &Value) {
+    take_fields(result, given, &STATUS_METADATA);
+}
+
+fn take_fields(result: &mut Value, given: &Value, fields: &[&str]) {
+    let given = metadata::metadata(given);
+    let Some(metadata) = metadata::metadata_mut(result) else { return };
+    for field in fields {
+        match given.get(*field) {
+            Some(value) => drop(metadata.insert((*field).to_owned(), value.clone())),
+            None => drop(metadata.remove(*field)),
+        }
+    }
 }
