@@ -231,8 +231,11 @@ impl Writer {
             json!([{"group": gvk.group, "version": gvk.version, "kind": gvk.kind}]);
         let described = schema.get("properties").is_some_and(|p| p.as_object().is_some_and(|p| !p.is_empty()));
         if described && let Some(meta) = builtin().by_name("apimachinery.pkg.apis.meta.v1.ObjectMeta") {
-            schema["properties"]["apiVersion"] = json!({"type": "string"});
-            schema["properties"]["kind"] = json!({"type": "string"});
+            // What these fields mean is the same for every kind; any built-in one tells.
+            let told = |field: &str| self.descriptions.of_field("io.k8s.api.core.v1.ConfigMap", field);
+            for field in ["apiVersion", "kind"] {
+                schema["properties"][field] = json!({"type": "string", "description": told(field)});
+            }
             schema["properties"]["metadata"] = self.value(&meta);
         }
         self.definitions.insert(name.clone(), schema);
