@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::conditions::seconds;
 use crate::ownership::reference;
-use crate::plan::{NODES, Note, Op, PODS, PatchKind, Plan, Step, to_value};
+use crate::plan::{NODES, Note, Op, PODS, PatchKind, Plan, Step};
 use crate::pod::PodView;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -219,6 +219,8 @@ fn evict(taints: &[Taint], pods: &[Arc<PodView>], now: Timestamp, plan: &mut Pla
             }
             Some(None) => {
                 let (namespace, name, uid) = (pod.namespace.clone(), pod.name.clone(), Some(pod.uid.clone()));
+                let message = "Taint manager: deleting due to NoExecute taint";
+                plan.push(disrupt(pod, "DeletionByTaintManager", message, now, None));
                 let message = format!("Marking for deletion Pod {namespace}/{name}");
                 let note = Note::normal(&pod_reference(pod), "TaintManagerEviction", message);
                 let op = Op::Delete { resource: PODS, namespace, name, uid, grace: None };
@@ -228,9 +230,26 @@ fn evict(taints: &[Taint], pods: &[Arc<PodView>], now: Timestamp, plan: &mut Pla
     }
 }
 
+/// Says on a pod why it is about to be deleted, so that its controller and whoever watches can tell.
+fn disrupt(pod: &PodView, reason: &str, message: &str, now: Timestamp, phase: Option<&str>) -> Op {
+    let mut status = json!({ "conditions": [{ "type": "DisruptionTarget", "status": "True", "reason": reason,
+        "message": message, "lastTransitionTime": seconds(now) }] });
+    if let Some(phase) = phase {
+        status["phase"] = phase.into();
+    }
+    Op::Patch {
+        resource: PODS,
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        subresource: Some("status"),
+        kind: PatchKind::Strategic,
+        body: json!({ "metadata": { "uid": pod.uid }, "status": status }),
+    }
+}
+
 /// Pods that nobody else removes: of nodes that are gone, deleted before they were assigned, and finished ones beyond
 /// `finished_max` (oldest first). `absent` names nodes known to have been gone for the quarantine.
-pub fn collect_pods(pods: &[Arc<PodView>], absent: &[String], finished_max: usize) -> Plan {
+pub fn collect_pods(pods: &[Arc<PodView>], absent: &[String], finished_max: usize, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let mut due: BTreeMap<&str, &Arc<PodView>> = BTreeMap::new();
     for pod in pods {
@@ -248,18 +267,8 @@ pub fn collect_pods(pods: &[Arc<PodView>], absent: &[String], finished_max: usiz
     for pod in due.into_values() {
         if !pod.is_finished() && !pod.node.is_empty() {
             // Failed first, so that whoever watches learns why the pod ended.
-            let condition = json!([{ "type": "DisruptionTarget", "status": "True",
-                "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists" }]);
-            let body = json!({ "metadata": { "uid": pod.uid },
-                "status": { "phase": "Failed", "conditions": to_value(&condition) } });
-            plan.push(Op::Patch {
-                resource: PODS,
-                namespace: pod.namespace.clone(),
-                name: pod.name.clone(),
-                subresource: Some("status"),
-                kind: PatchKind::Strategic,
-                body,
-            });
+            let message = "PodGC: node no longer exists";
+            plan.push(disrupt(pod, "DeletionByPodGC", message, now, Some("Failed")));
         }
         let (namespace, name, uid) = (pod.namespace.clone(), pod.name.clone(), Some(pod.uid.clone()));
         plan.batch.push(Step::from(Op::Delete { resource: PODS, namespace, name, uid, grace: Some(0) }));
@@ -328,6 +337,63 @@ mod tests {
         assert_eq!(leaves_at(&[&taint], &pod(None), at(900)), None);
         assert_eq!(leaves_at(&[&taint], &pod(Some(30)), at(110)), Some(Some(at(130))));
         assert_eq!(leaves_at(&[&taint], &pod(Some(30)), at(130)), Some(None));
+    }
+
+    #[test]
+    fn an_evicted_pod_is_told_why() {
+        let taints = json!([{ "key": "gone", "effect": "NoExecute" }]);
+        let pod = Arc::new(PodView { name: "p".into(), node: "n".into(), ..PodView::default() });
+        let evicted = plan(&node("True", taints), &[pod], Duration::ZERO, Duration::from_secs(40), at(0));
+        let Op::Patch { body, subresource: Some("status"), .. } = &evicted.steps[0].op else { panic!("{evicted:?}") };
+        assert_eq!(body["status"]["conditions"][0]["reason"], "DeletionByTaintManager");
+        assert!(matches!(&evicted.batch[0].op, Op::Delete { name, grace: None, .. } if name == "p"));
+    }
+
+    #[test]
+    fn a_silent_node_takes_its_pods_out_of_service() {
+        let pod = |ready| Arc::new(PodView { node: "n".into(), ready, ..PodView::default() });
+        let unknown = json!([{ "key": UNREACHABLE, "effect": "NoSchedule" }]);
+        let plan =
+            plan(&node("Unknown", unknown), &[pod(true), pod(false)], Duration::ZERO, Duration::from_secs(40), at(0));
+        let [step] = plan.batch.as_slice() else { panic!("{plan:?}") };
+        let Op::Patch { body, .. } = &step.op else { panic!("{step:?}") };
+        assert_eq!(body["status"]["conditions"][0]["status"], "False");
+        assert_eq!(step.done.as_ref().unwrap().reason, "NodeNotReady");
+    }
+
+    #[test]
+    fn pods_are_collected_with_their_node_and_beyond_the_limit() {
+        let pod = |name: &str, node: &str, phase: &str, age: i64, deleting: bool| {
+            Arc::new(PodView {
+                name: name.into(),
+                uid: name.into(),
+                node: node.into(),
+                phase: phase.into(),
+                created: Some(at(100 - age)),
+                deletion: deleting.then(|| at(100)),
+                ..PodView::default()
+            })
+        };
+        let pods = [
+            pod("kept", "n", "Running", 1, false),
+            pod("stranded", "lost", "Running", 1, false),
+            pod("unbound", "", "Pending", 1, true),
+            pod("old", "n", "Succeeded", 9, false),
+            pod("new", "n", "Failed", 1, false),
+        ];
+        let plan = collect_pods(&pods, &["lost".to_owned()], 1, at(100));
+        let deleted: Vec<&str> = plan
+            .batch
+            .iter()
+            .map(|step| match &step.op {
+                Op::Delete { name, grace: Some(0), .. } => name.as_str(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(deleted, ["old", "stranded", "unbound"]);
+        let Op::Patch { name, body, .. } = &plan.steps[0].op else { panic!("{plan:?}") };
+        assert_eq!((name.as_str(), plan.steps.len()), ("stranded", 1));
+        assert_eq!(body["status"]["phase"], "Failed");
     }
 
     #[test]

@@ -225,3 +225,116 @@ pub fn status(
 pub fn handles(resource: Resource) -> bool {
     resource == REPLICA_SETS || resource == REPLICATION_CONTROLLERS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn set(replicas: i32) -> ReplicaSet {
+        serde_json::from_value(json!({ "metadata": { "name": "s", "namespace": "a", "uid": "s" },
+            "spec": { "replicas": replicas, "selector": { "matchLabels": { "app": "x" } },
+                "template": { "metadata": { "labels": { "app": "x" } }, "spec": { "containers": [] } } } }))
+        .unwrap()
+    }
+
+    fn pod(name: &str, owner: Option<&str>, label: &str) -> PodView {
+        let owner = owner.map(|uid| Owner { uid: uid.into(), ..owner_of(REPLICA_SETS, &set(1)) }.reference());
+        PodView {
+            namespace: "a".into(),
+            name: name.into(),
+            uid: name.into(),
+            node: "n".into(),
+            phase: "Running".into(),
+            labels: [("app".to_owned(), label.to_owned())].into(),
+            owners: owner.into_iter().collect(),
+            created: Some(at(0)),
+            ..PodView::default()
+        }
+    }
+
+    /// What a plan does, in words.
+    fn told(plan: &Plan) -> Vec<String> {
+        let steps = plan.steps.iter().chain(&plan.batch).map(|step| match &step.op {
+            Op::Create { .. } => "create".to_owned(),
+            Op::Delete { name, .. } => format!("delete {name}"),
+            Op::Patch { name, body, .. } => {
+                let owners = body["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len);
+                format!("{name} has {owners} owners")
+            }
+        });
+        steps.collect()
+    }
+
+    fn planned(replicas: i32, pods: Vec<PodView>) -> Vec<String> {
+        let pods: Vec<_> = pods.into_iter().map(Arc::new).collect();
+        told(&plan(REPLICA_SETS, &set(replicas), &pods, &HashMap::from([("full".to_owned(), 5)]), at(1000)))
+    }
+
+    #[test]
+    fn adopts_releases_creates_and_lets_others_be() {
+        assert_eq!(planned(2, vec![]), ["create", "create"]);
+        assert_eq!(planned(1, vec![pod("orphan", None, "x")]), ["orphan has 1 owners"]);
+        assert_eq!(planned(0, vec![pod("mine", Some("s"), "other")]), ["mine has 0 owners"]);
+        assert_eq!(planned(1, vec![pod("theirs", Some("t"), "x")]), ["create"]);
+        let finished = PodView { phase: "Failed".into(), ..pod("done", Some("s"), "x") };
+        assert_eq!(planned(1, vec![finished.clone(), pod("mine", Some("s"), "x")]), Vec::<String>::new());
+        assert_eq!(planned(0, vec![PodView { owners: vec![], ..finished }]), Vec::<String>::new());
+        let leaving = PodView { deletion: Some(at(1)), ..pod("leaving", Some("s"), "x") };
+        assert_eq!(planned(1, vec![leaving.clone()]), ["create"]);
+        assert_eq!(planned(0, vec![PodView { owners: vec![], ..leaving }]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn scaling_down_takes_the_least_valuable_first() {
+        let owned = |name: &str| pod(name, Some("s"), "x");
+        let ready = |name: &str, since: i64| PodView { ready: true, ready_since: Some(at(since)), ..owned(name) };
+        // Each is worth less than the next.
+        let ranks = [
+            PodView { node: String::new(), phase: "Pending".into(), ..owned("unassigned") },
+            PodView { phase: "Pending".into(), ..owned("pending") },
+            PodView { phase: "Unknown".into(), ..owned("unknown") },
+            owned("unready"),
+            PodView { deletion_cost: -1, ..ready("cheap", 0) },
+            PodView { node: "full".into(), ..ready("crowded", 0) },
+            ready("lately", 990),
+            PodView { restarts: 3, ..ready("restarting", 0) },
+            PodView { created: Some(at(990)), ..ready("young", 0) },
+            ready("old", 0),
+            PodView { deletion_cost: 1, ..ready("dear", 0) },
+        ];
+        for keep in 0..ranks.len() {
+            let mut shuffled = ranks.to_vec();
+            shuffled.rotate_left(keep);
+            let expected: Vec<_> = ranks[..ranks.len() - keep].iter().map(|p| format!("delete {}", p.name)).collect();
+            assert_eq!(planned(i32::try_from(keep).unwrap(), shuffled), expected);
+        }
+    }
+
+    #[test]
+    fn a_failed_creation_shows_until_it_succeeds() {
+        let (mut set, condition) = (set(1), |set: &ReplicaSet, failure| {
+            let plan = status(REPLICA_SETS, set, &[], failure, at(5));
+            plan.steps.first().map(|step| match &step.op {
+                Op::Patch { body, .. } => body["status"].clone(),
+                other => panic!("{other:?}"),
+            })
+        });
+        let shown = condition(&set, Some(("FailedCreate", "quota"))).unwrap();
+        assert_eq!(
+            (&shown["conditions"][0]["type"], &shown["conditions"][0]["message"]),
+            (&json!("ReplicaFailure"), &json!("quota"))
+        );
+        set.status = Some(
+            serde_json::from_value(
+                json!({ "replicas": 0, "terminatingReplicas": 0, "conditions": shown["conditions"] }),
+            )
+            .unwrap(),
+        );
+        assert_eq!(condition(&set, Some(("FailedCreate", "quota"))), None);
+        assert_eq!(condition(&set, None).unwrap()["conditions"], json!(null));
+    }
+}

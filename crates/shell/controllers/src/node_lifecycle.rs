@@ -156,7 +156,7 @@ pub(crate) fn start_collector(context: &Context) {
                     Err(error) => return Err(error.into()),
                 }
             }
-            writer.apply(&collect_pods(&all, &absent, finished_max)).await?;
+            writer.apply(&collect_pods(&all, &absent, finished_max, seconds(Timestamp::now()).0)).await?;
             Ok(waiting.then_some(QUARANTINE / 4))
         }
     });
