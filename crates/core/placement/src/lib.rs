@@ -1,5 +1,6 @@
 //! Scheduling as a function: a snapshot and a pod in, a node or the reasons out.
 
+pub mod affinity;
 mod place;
 mod plugin;
 mod plugins;

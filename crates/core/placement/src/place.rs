@@ -27,10 +27,16 @@ pub fn place(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Result<String, Un
     for node in snapshot.nodes() {
         match filter(&verdicts, node) {
             Ok(()) => feasible.push(node),
-            Err(rejection) => rejections.push(rejection),
+            Err((plugin, rejection)) => rejections.push(Refused { node, plugin, rejection }),
         }
     }
     best(&verdicts, &feasible, seed).ok_or_else(|| explain(pod, &rejections))
+}
+
+struct Refused<'a> {
+    node: &'a NodeInfo,
+    plugin: &'static str,
+    rejection: Rejection,
 }
 
 fn filter(verdicts: &[Box<dyn Verdict + '_>], node: &NodeInfo) -> Result<(), (&'static str, Rejection)> {
@@ -56,24 +62,33 @@ fn best(verdicts: &[Box<dyn Verdict + '_>], feasible: &[&NodeInfo], seed: u64) -
     winners.get(choice).map(|node| node.spec.name.clone())
 }
 
-fn explain(pod: &PodInfo, rejections: &[(&'static str, Rejection)]) -> Unschedulable {
-    let reasons = rejections.iter().flat_map(|(_, rejection)| rejection.reasons.iter().map(String::as_str));
-    let preemption = if pod.preempts {
-        counted(
-            rejections.len(),
-            rejections.iter().map(|(_, rejection)| match rejection.final_ {
-                true => "Preemption is not helpful for scheduling",
-                false => "No preemption victims found for incoming pod",
-            }),
-        )
-    } else {
-        "not eligible due to preemptionPolicy=Never.".to_owned()
-    };
-    let mut plugins: Vec<_> = rejections.iter().map(|(plugin, _)| *plugin).collect();
+fn explain(pod: &PodInfo, refused: &[Refused<'_>]) -> Unschedulable {
+    let reasons = refused.iter().flat_map(|one| one.rejection.reasons.iter().map(String::as_str));
+    let mut message = format!("{} no new claims to deallocate", counted(refused.len(), reasons));
+    message.push_str(&preemption(pod, refused).map_or_else(|| ".".to_owned(), |text| format!(", preemption: {text}")));
+    let mut plugins: Vec<_> = refused.iter().map(|one| one.plugin).collect();
     plugins.sort_unstable();
     plugins.dedup();
-    let why = counted(rejections.len(), reasons);
-    Unschedulable { message: format!("{why} no new claims to deallocate, preemption: {preemption}"), plugins }
+    Unschedulable { message, plugins }
+}
+
+/// Why no pod makes room. None where pods of lower priority might: running pods are not removed for others, so
+/// nothing is said about them.
+fn preemption(pod: &PodInfo, refused: &[Refused<'_>]) -> Option<String> {
+    if !pod.preempts {
+        return Some("not eligible due to preemptionPolicy=Never.".to_owned());
+    }
+    let mut reasons = Vec::with_capacity(refused.len());
+    for one in refused {
+        reasons.push(if one.rejection.final_ {
+            "Preemption is not helpful for scheduling"
+        } else if one.node.pods.iter().all(|other| other.priority >= pod.priority) {
+            "No preemption victims found for incoming pod"
+        } else {
+            return None;
+        });
+    }
+    Some(counted(refused.len(), reasons.into_iter()))
 }
 
 /// `0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods.`, sorted as text.
@@ -233,5 +248,100 @@ mod tests {
             "overhead": {"cpu": "10m"},
         });
         assert_eq!(pod("p", spec).requests.get("cpu"), 610);
+    }
+
+    #[test]
+    fn preemption_is_spoken_of_only_where_it_was_looked_at() {
+        let mut snapshot = Snapshot::default();
+        snapshot.set_node(node("n1", json!({}), json!({}), "1"));
+        snapshot.add_pod("n1", Arc::new(pod("p1", json!({"containers": cpu("800m"), "priority": 5}))));
+        let message = |priority: i64, policy: Option<&str>| {
+            let spec = json!({"containers": cpu("800m"), "priority": priority, "preemptionPolicy": policy});
+            place(&pod("p", spec), &snapshot, 0).unwrap_err().message
+        };
+        let why = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate";
+        let none = ", preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+        assert_eq!(message(5, None), format!("{why}{none}"));
+        assert_eq!(message(6, None), format!("{why}."));
+        let never = ", preemption: not eligible due to preemptionPolicy=Never.";
+        assert_eq!(message(6, Some("Never")), format!("{why}{never}"));
+    }
+
+    /// `kind` is podAffinity or podAntiAffinity; the term selects app=web by default.
+    fn terms(kind: &str, more: Value) -> Value {
+        let mut term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}});
+        term.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})
+    }
+
+    fn zones(with: Option<(&str, Value)>) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for (name, zone) in [("n1", "a"), ("n2", "b"), ("n3", "b")] {
+            snapshot.set_node(node(name, json!({}), json!({"zone": zone, "host": name}), "8"));
+        }
+        if let Some((at, spec)) = with {
+            snapshot.add_pod(at, Arc::new(pod("there", spec)));
+        }
+        snapshot
+    }
+
+    #[test]
+    fn pods_go_near_what_they_want() {
+        let near = |more| terms("podAffinity", more);
+        let nobody = "0/3 nodes are available: 3 node(s) didn't match pod affinity rules.";
+        // The first of its kind goes anywhere, where the topology exists.
+        check_in(&zones(None), near(json!({})), "n1");
+        check_in(&zones(None), near(json!({"topologyKey": "rack"})), nobody);
+        check_in(&zones(None), near(json!({"labelSelector": {"matchLabels": {"app": "db"}}})), nobody);
+        check_in(&zones(Some(("n1", json!({})))), near(json!({})), "n1");
+        check_in(&zones(Some(("n3", json!({})))), near(json!({"topologyKey": "host"})), "n3");
+        // Other namespaces count when they are named or selected.
+        check_in(&zones(Some(("n3", json!({})))), near(json!({"namespaces": ["b"], "topologyKey": "host"})), nobody);
+        let selected = near(json!({"namespaceSelector": {"matchLabels": {"team": "x"}}, "topologyKey": "host"}));
+        let mut snapshot = zones(Some(("n3", json!({}))));
+        check_in(&snapshot, selected.clone(), nobody);
+        snapshot.set_namespace("a", [("team".to_owned(), "x".to_owned())].into());
+        check_in(&snapshot, selected, "n3");
+        let own = near(json!({"labelSelector": {}, "matchLabelKeys": ["app"], "topologyKey": "host"}));
+        check_in(&zones(Some(("n2", json!({})))), own, "n2");
+    }
+
+    #[test]
+    fn pods_stay_away_on_either_sides_word() {
+        let apart = |more| terms("podAntiAffinity", more);
+        check_in(&zones(Some(("n2", json!({})))), apart(json!({})), "n1");
+        check_in(&zones(Some(("n2", apart(json!({}))))), json!({}), "n1");
+        let mut snapshot = zones(Some(("n1", json!({}))));
+        snapshot.add_pod("n2", Arc::new(pod("second", json!({}))));
+        check_in(
+            &snapshot,
+            apart(json!({})),
+            "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules.",
+        );
+        check_in(&snapshot, apart(json!({"topologyKey": "host"})), "n3");
+        check_in(&snapshot, apart(json!({"mismatchLabelKeys": ["app"]})), "n3");
+        let mut snapshot = zones(Some(("n1", apart(json!({})))));
+        snapshot.add_pod("n2", Arc::new(pod("second", apart(json!({})))));
+        check_in(
+            &snapshot,
+            json!({}),
+            "0/3 nodes are available: 3 node(s) didn't satisfy existing pods anti-affinity rules.",
+        );
+        snapshot.remove_pod("n1", "there");
+        check_in(&snapshot, json!({}), "n1");
+    }
+
+    #[test]
+    fn preferences_draw_and_push() {
+        let prefer = |kind: &str, weight: i64| {
+            let term = json!({"topologyKey": "host", "labelSelector": {"matchLabels": {"app": "web"}}});
+            let preferred = json!([{"weight": weight, "podAffinityTerm": term}]);
+            json!({"affinity": {kind: {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}})
+        };
+        check_in(&zones(Some(("n3", json!({})))), prefer("podAffinity", 100), "n3");
+        check_in(&zones(Some(("n1", json!({})))), prefer("podAntiAffinity", 100), "n2");
+        check_in(&zones(Some(("n3", prefer("podAffinity", 100)))), json!({}), "n3");
+        check_in(&zones(Some(("n1", prefer("podAntiAffinity", 100)))), json!({}), "n2");
+        check_in(&zones(Some(("n3", terms("podAffinity", json!({"topologyKey": "host"}))))), json!({}), "n3");
     }
 }

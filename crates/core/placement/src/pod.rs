@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NodeAffinity, Pod, Toleration, TopologySpreadConstraint};
 
+use crate::affinity::PodTerms;
 use crate::resources::{Resources, pod_requests};
 
 /// A port of the host that a container wants for itself.
@@ -46,6 +47,7 @@ pub struct PodInfo {
     pub ports: Vec<HostPort>,
     pub node_selector: BTreeMap<String, String>,
     pub node_affinity: Option<NodeAffinity>,
+    pub terms: PodTerms,
     pub tolerations: Vec<Toleration>,
     pub spread: Vec<TopologySpreadConstraint>,
     pub images: Vec<String>,
@@ -59,6 +61,8 @@ impl PodInfo {
         let meta = pod.metadata;
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
+        let labels = meta.labels.unwrap_or_default();
+        let namespace = meta.namespace.unwrap_or_default();
         let (requests, scored_requests) = pod_requests(&spec);
         let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
         let ports = spec.containers.iter().flat_map(|c| c.ports.iter().flatten()).filter_map(|port| {
@@ -71,10 +75,11 @@ impl PodInfo {
             owner: meta.owner_references.iter().flatten().find(|o| o.controller == Some(true)).map(|o| o.uid.clone()),
             ports: ports.collect(),
             images: containers().filter_map(|c| c.image.clone()).collect(),
-            namespace: meta.namespace.unwrap_or_default(),
+            terms: PodTerms::new(spec.affinity.as_ref(), &namespace, &labels),
+            namespace,
             name: meta.name.unwrap_or_default(),
             uid: meta.uid.unwrap_or_default(),
-            labels: meta.labels.unwrap_or_default(),
+            labels,
             deleting: meta.deletion_timestamp.is_some(),
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             priority: spec.priority.unwrap_or(0),

@@ -45,6 +45,8 @@ pub struct NodeInfo {
     pub pods: Vec<Arc<PodInfo>>,
     pub requested: Resources,
     pub scored_requested: Resources,
+    /// How many of the pods have terms about other pods.
+    pub pods_with_terms: usize,
 }
 
 /// All known nodes. Pods of a node that is not known (yet) wait in a nodeless entry, so that order does not matter.
@@ -52,6 +54,8 @@ pub struct NodeInfo {
 pub struct Snapshot {
     nodes: BTreeMap<String, NodeInfo>,
     waiting: BTreeMap<String, Vec<Arc<PodInfo>>>,
+    /// Labels of namespaces, for terms that select namespaces.
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Snapshot {
@@ -65,6 +69,18 @@ impl Snapshot {
 
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
+    }
+
+    pub fn namespace(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.namespaces.get(name)
+    }
+
+    pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+        self.namespaces.insert(name.to_owned(), labels);
+    }
+
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
     }
 
     pub fn set_node(&mut self, spec: Arc<NodeSpec>) {
@@ -90,6 +106,7 @@ impl Snapshot {
         };
         node.requested.add(&pod.requests);
         node.scored_requested.add(&pod.scored_requests);
+        node.pods_with_terms += usize::from(!pod.terms.is_empty());
         node.pods.push(pod);
     }
 
@@ -97,6 +114,7 @@ impl Snapshot {
         if let Some(info) = self.nodes.get_mut(node) {
             if let Some(position) = info.pods.iter().position(|pod| pod.uid == uid) {
                 let pod = info.pods.swap_remove(position);
+                info.pods_with_terms -= usize::from(!pod.terms.is_empty());
                 info.requested.subtract(&pod.requests);
                 info.scored_requested.subtract(&pod.scored_requests);
             }

@@ -7,12 +7,12 @@ mod apply;
 mod queue;
 mod state;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use client::{Hub, Informer, InformerConfig, ObjectKey, Recorder};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use placement::{NodeSpec, PodInfo};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -45,6 +45,7 @@ impl Default for SchedulerConfig {
 
 struct Pods;
 struct Nodes;
+struct Namespaces;
 
 impl client::Source for Pods {
     type Object = Pod;
@@ -62,6 +63,14 @@ impl client::Source for Nodes {
     type View = Arc<NodeSpec>;
     fn project(node: Node) -> Arc<NodeSpec> {
         Arc::new(NodeSpec::new(node))
+    }
+}
+
+impl client::Source for Namespaces {
+    type Object = Namespace;
+    type View = BTreeMap<String, String>;
+    fn project(namespace: Namespace) -> BTreeMap<String, String> {
+        namespace.metadata.labels.unwrap_or_default()
     }
 }
 
@@ -93,17 +102,22 @@ impl Dirty {
 /// Schedules until `stop`. Run one at a time per cluster (leader election is the caller's).
 pub async fn run(config: SchedulerConfig, client: kube::Client, stop: CancellationToken) {
     let hub = Hub::new(client.clone(), stop.child_token());
-    let (pods, nodes) = (hub.informer::<Pods>(), hub.informer::<Nodes>());
+    let (pods, nodes, namespaces) = (hub.informer::<Pods>(), hub.informer::<Nodes>(), hub.informer::<Namespaces>());
     tokio::select! {
         () = stop.cancelled() => return,
-        () = async { tokio::join!(pods.synced(), nodes.synced()); } => {}
+        () = async { tokio::join!(pods.synced(), nodes.synced(), namespaces.synced()); } => {}
     }
     let (dirty_pods, dirty_nodes) = (Dirty::follow(&pods), Dirty::follow(&nodes));
+    let dirty_namespaces = Dirty::follow(&namespaces);
     let writer = Writer { recorder: Recorder::new(client.clone(), &config.name, None), client };
     let mut state = State::new(config.name, config.seed);
     let mut binds: JoinSet<Bound> = JoinSet::new();
     let mut refusals: JoinSet<()> = JoinSet::new();
     loop {
+        for key in dirty_namespaces.take() {
+            let namespace = namespaces.get_key(&key);
+            state.observe_namespace(&key.name, namespace.as_deref().map(|namespace| &namespace.view), Instant::now());
+        }
         for key in dirty_nodes.take() {
             let node = nodes.get_key(&key);
             state.observe_node(&key.name, node.as_deref().map(|node| &node.view), Instant::now());
@@ -132,6 +146,7 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
             Some(_) = refusals.join_next() => {}
             () = dirty_pods.wake.notified() => {}
             () = dirty_nodes.wake.notified() => {}
+            () = dirty_namespaces.wake.notified() => {}
             () = tokio::time::sleep_until(tick.into()) => {}
             () = tokio::task::yield_now(), if may_place => {}
         }

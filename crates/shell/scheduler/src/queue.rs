@@ -17,6 +17,7 @@ pub enum Cause {
     NodeChanged,
     PodAssigned,
     PodGone,
+    NamespaceChanged,
 }
 
 impl Cause {
@@ -24,8 +25,10 @@ impl Cause {
     fn may_cure(self, plugin: &str) -> bool {
         match self {
             Self::NodeChanged => true,
-            Self::PodAssigned => plugin == "PodTopologySpread",
-            Self::PodGone => matches!(plugin, "NodeResourcesFit" | "NodePorts" | "PodTopologySpread"),
+            Self::PodAssigned | Self::NamespaceChanged => matches!(plugin, "PodTopologySpread" | "InterPodAffinity"),
+            Self::PodGone => {
+                matches!(plugin, "NodeResourcesFit" | "NodePorts" | "PodTopologySpread" | "InterPodAffinity")
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The scheduler's memory: what the watches showed, what is assumed, and who waits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,6 +54,17 @@ impl State {
         }
     }
 
+    pub fn observe_namespace(&mut self, name: &str, labels: Option<&BTreeMap<String, String>>, now: Instant) {
+        match labels {
+            Some(labels) if self.snapshot.namespace(name) == Some(labels) => {}
+            Some(labels) => {
+                self.snapshot.set_namespace(name, labels.clone());
+                self.queue.happened(Cause::NamespaceChanged, now);
+            }
+            None => self.snapshot.remove_namespace(name),
+        }
+    }
+
     pub fn observe_pod(&mut self, key: &ObjectKey, pod: Option<Arc<Cached<PodInfo>>>, now: Instant) {
         let is_other = |known: &Known| pod.as_ref().is_none_or(|pod| pod.uid != known.pod.uid || pod.finished);
         if self.pods.get(key).is_some_and(is_other) {
@@ -64,7 +75,8 @@ impl State {
         if let Some(node) = &pod.node {
             self.queue.remove(key);
             let before = known.as_ref().and_then(|known| known.node.as_ref());
-            if before != Some(node) {
+            let is_stale = known.as_ref().is_some_and(|known| takes_another_room(&known.pod, &pod));
+            if before != Some(node) || is_stale {
                 if let Some(before) = before {
                     self.snapshot.remove_pod(before, &pod.uid);
                 }
@@ -157,6 +169,11 @@ impl State {
     pub fn has_active(&self) -> bool {
         self.queue.has_active()
     }
+}
+
+/// Whether a placed pod means something else to others than it did.
+fn takes_another_room(old: &PodInfo, new: &PodInfo) -> bool {
+    old.labels != new.labels || old.requests != new.requests || old.deleting != new.deleting
 }
 
 /// Whether a change of a waiting pod may let it be placed; its own condition may not.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use scheduler::SchedulerConfig;
 use serde_json::{Value, json};
 use testkit::TestServer;
@@ -117,4 +117,53 @@ async fn pods_of_other_schedulers_are_left_alone() {
     add_pod(&pods, "ours", json!({})).await;
     until(&pods, "ours", node_of).await;
     assert_eq!(node_of(&pods.get("theirs").await.unwrap()), None);
+}
+
+#[tokio::test]
+async fn finished_and_deleted_pods_give_their_room_back() {
+    let (_test, pods, nodes, _stop) = start().await;
+    add_node(&nodes, "n1", "1").await;
+    add_pod(&pods, "first", json!({})).await;
+    until(&pods, "first", node_of).await;
+    add_pod(&pods, "second", json!({})).await;
+    until(&pods, "second", refusal).await;
+    let finished = Patch::Strategic(json!({"status": {"phase": "Succeeded"}}));
+    pods.patch_status("first", &PatchParams::default(), &finished).await.unwrap();
+    assert_eq!(until(&pods, "second", node_of).await, "n1");
+    add_pod(&pods, "third", json!({})).await;
+    until(&pods, "third", refusal).await;
+    pods.delete("second", &DeleteParams::default().grace_period(0)).await.unwrap();
+    assert_eq!(until(&pods, "third", node_of).await, "n1");
+}
+
+#[tokio::test]
+async fn a_gated_pod_waits_and_says_so() {
+    let (_test, pods, nodes, _stop) = start().await;
+    add_node(&nodes, "n1", "4").await;
+    add_pod(&pods, "gated", json!({"schedulingGates": [{"name": "example.com/quota"}]})).await;
+    add_pod(&pods, "open", json!({})).await;
+    until(&pods, "open", node_of).await;
+    let gated = pods.get("gated").await.unwrap();
+    assert_eq!(node_of(&gated), None);
+    let conditions = gated.status.unwrap().conditions.unwrap();
+    assert_eq!(conditions[0].reason.as_deref(), Some("SchedulingGated"));
+    let opened = Patch::Merge(json!({"spec": {"schedulingGates": null}}));
+    pods.patch("gated", &PatchParams::default(), &opened).await.unwrap();
+    assert_eq!(until(&pods, "gated", node_of).await, "n1");
+}
+
+#[tokio::test]
+async fn pods_keep_apart_by_the_labels_of_namespaces() {
+    let (_test, pods, nodes, _stop) = start().await;
+    add_node(&nodes, "n1", "4").await;
+    add_pod(&pods, "first", json!({})).await;
+    until(&pods, "first", node_of).await;
+    let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {}, "namespaceSelector":
+        {"matchLabels": {"kubernetes.io/metadata.name": "default"}}});
+    let apart = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+    add_pod(&pods, "apart", json!({"affinity": apart})).await;
+    let told = until(&pods, "apart", refusal).await;
+    assert!(told.starts_with("0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules."), "{told}");
+    add_node(&nodes, "n2", "4").await;
+    assert_eq!(until(&pods, "apart", node_of).await, "n2");
 }

@@ -2,6 +2,7 @@
 
 mod balanced_allocation;
 mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
@@ -20,6 +21,7 @@ pub static PLUGINS: &[Plugin] = &[
     node_ports::PLUGIN,
     node_resources_fit::PLUGIN,
     pod_topology_spread::PLUGIN,
+    inter_pod_affinity::PLUGIN,
     balanced_allocation::PLUGIN,
     image_locality::PLUGIN,
 ];
