@@ -29,6 +29,8 @@ const LOOK_UNREADY_EVERY: Duration = Duration::from_millis(200);
 const IMAGES_MAX: usize = 50;
 /// Free share of the disk in percent below which the node has DiskPressure.
 const DISK_FREE_MIN_PERCENT: i64 = 5;
+/// Free space that is enough on a disk of any size: a twentieth of a large disk is no emergency.
+const DISK_FREE_ENOUGH_BYTES: i64 = 2 << 30;
 /// Available memory below which the node has MemoryPressure.
 const MEMORY_AVAILABLE_MIN_BYTES: i64 = 100 << 20;
 
@@ -136,7 +138,7 @@ fn available_memory() -> i64 {
 async fn conditions(node: &Node, old: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
     let memory = available_memory() < MEMORY_AVAILABLE_MIN_BYTES;
     let (size, free) = disk(&node.config.root_dir);
-    let full = size > 0 && free * 100 / size < DISK_FREE_MIN_PERCENT;
+    let full = free < (size / 100 * DISK_FREE_MIN_PERCENT).min(DISK_FREE_ENOUGH_BYTES);
     let not_ready = match node.runtime.not_ready().await {
         Ok(cause) => cause,
         Err(status) => Some(format!("container runtime is down: {}", status.message())),
