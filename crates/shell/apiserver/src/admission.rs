@@ -73,6 +73,7 @@ pub fn builtin(ranges: Ranges) -> Vec<Arc<dyn Admission>> {
         Arc::new(pods::ServiceAccount),
         Arc::new(pods::Priority),
         Arc::new(pods::DefaultTolerationSeconds),
+        Arc::new(pods::RuntimeClass),
         Arc::new(service::ServiceAllocation::new(ranges)),
     ]
 }

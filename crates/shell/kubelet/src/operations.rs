@@ -8,6 +8,7 @@ use crate::{cgroups, check, sandbox, volumes};
 use client::EventKind;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use podsync::{KillReason, Waiting};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,8 +59,16 @@ pub async fn create_sandbox(node: Arc<Node>, pod: Arc<Pod>, attempt: u32) -> Res
     if let Err(error) = std::fs::create_dir_all(&logs) {
         return Err(creating(format!("cannot make {}: {error}", logs.display())));
     }
+    let handler = match runtime_handler(&node, spec.runtime_class_name.as_deref()).await {
+        Ok(handler) => handler,
+        Err(cause) => {
+            let message = format!("Failed to create pod sandbox: {cause}");
+            node.event(&pod, None, EventKind::Warning, "FailedCreatePodSandBox", message.clone());
+            return Err(creating(message));
+        }
+    };
     let Ok(_slot) = node.start_slots.acquire().await else { return Err(creating("the node stops".into())) };
-    match node.runtime.run_sandbox(sandbox::config(&node, &pod, attempt)).await {
+    match node.runtime.run_sandbox(sandbox::config(&node, &pod, attempt), handler).await {
         Ok(id) => {
             node.registry.own(&id, pod.metadata.uid.as_deref().unwrap_or_default());
             Ok(id)
@@ -70,6 +79,14 @@ pub async fn create_sandbox(node: Arc<Node>, pod: Arc<Pod>, attempt: u32) -> Res
             Err(creating(message))
         }
     }
+}
+
+/// The runtime's handler for a RuntimeClass; the empty one is the runtime's default.
+async fn runtime_handler(node: &Node, class: Option<&str>) -> Result<String, String> {
+    let Some(name) = class.filter(|name| !name.is_empty()) else { return Ok(String::new()) };
+    let classes: kube::Api<RuntimeClass> = kube::Api::all(node.client.clone());
+    let found = classes.get_opt(name).await.map_err(|e| format!("failed to get RuntimeClass \"{name}\": {e}"))?;
+    found.map(|class| class.handler).ok_or_else(|| format!("RuntimeClass \"{name}\" not found"))
 }
 
 /// What a start needs.

@@ -3,6 +3,7 @@
 pub mod json;
 pub mod nodes;
 pub mod priority;
+pub mod runtime_class;
 pub mod service;
 pub mod service_account;
 pub mod tolerations;

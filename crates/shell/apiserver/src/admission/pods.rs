@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access::admission::{nodes, priority, service_account, tolerations};
+use access::admission::{nodes, priority, runtime_class, service_account, tolerations};
 use async_trait::async_trait;
 use meta::{ApiResult, GroupResource, Status};
 use rand::Rng;
@@ -130,6 +130,32 @@ impl Admission for DefaultTolerationSeconds {
             tolerations::default_seconds(pod);
         }
         Ok(())
+    }
+}
+
+/// Gives a pod the overhead and the scheduling rules of its RuntimeClass.
+pub struct RuntimeClass;
+
+#[async_trait]
+impl Admission for RuntimeClass {
+    fn name(&self) -> &'static str {
+        "RuntimeClass"
+    }
+
+    async fn mutate(&self, request: &AdmissionRequest<'_>, pod: &mut Value) -> ApiResult<()> {
+        if !is(request, "pods") || request.operation != Operation::Create {
+            return Ok(());
+        }
+        let name = pod["spec"]["runtimeClassName"].as_str().unwrap_or_default().to_owned();
+        let class = match name.as_str() {
+            "" => None,
+            name => Some(
+                find(request.engine, "node.k8s.io", "runtimeclasses", ("", name))
+                    .await?
+                    .ok_or_else(|| forbidden(request, &format!("pod rejected: RuntimeClass {name:?} not found")))?,
+            ),
+        };
+        runtime_class::apply(pod, class.as_ref()).map_err(|why| forbidden(request, &why))
     }
 }
 

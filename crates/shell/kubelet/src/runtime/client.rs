@@ -103,9 +103,9 @@ impl Runtime {
         }))
     }
 
-    /// Makes and starts a sandbox; returns its id.
-    pub async fn run_sandbox(&self, config: cri::PodSandboxConfig) -> Result<String, Status> {
-        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    /// Makes and starts a sandbox with a handler of the runtime, the empty one for its default; returns its id.
+    pub async fn run_sandbox(&self, config: cri::PodSandboxConfig, handler: String) -> Result<String, Status> {
+        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
         Ok(self.raw().run_pod_sandbox(deadline(request, CALL_MAX)).await?.into_inner().pod_sandbox_id)
     }
 
