@@ -9,7 +9,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use meta::{ApiResult, Reason, Status};
 
-use crate::limits::REQUEST_BODY_BYTES_MAX;
+use crate::limits::{DISCARDED_BYTES_MAX, REQUEST_BODY_BYTES_MAX};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of every request and answer inside the server.
@@ -35,11 +35,24 @@ pub async fn read(mut body: Body) -> ApiResult<Bytes> {
         let frame = frame.map_err(|error| Status::bad_request(format!("unable to read the request body: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > REQUEST_BODY_BYTES_MAX {
+            discard(body).await;
             return Err(too_large());
         }
         bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())
+}
+
+/// Reads on for a while: a client that is still sending when the connection ends reports that, and never sees the answer.
+async fn discard(mut body: Body) {
+    let mut left = DISCARDED_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        left = left.saturating_sub(bytes);
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 pub fn too_large() -> Box<Status> {

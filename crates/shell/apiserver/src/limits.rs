@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Largest request body: upstream's limit for one object, with room for its JSON form.
 pub const REQUEST_BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// What is read and dropped of a request body beyond the limit, so that the client gets to read why it was refused.
+pub const DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Mutating requests served at once; more are answered 429.
 pub const MUTATING_IN_FLIGHT_MAX: usize = 200;
 /// Reading requests served at once; watches and streams are not counted.

@@ -79,8 +79,9 @@ impl Place {
     }
 }
 
+/// Asked of the kernel and not of /sys, which may show the network namespace of whoever mounted it.
 fn exists(interface: &str) -> bool {
-    Path::new("/sys/class/net").join(interface).exists()
+    nix::net::if_::if_nametoindex(interface).is_ok()
 }
 
 /// The machine's own address towards the world: the source of its default route.

@@ -62,12 +62,7 @@ pub fn run(options: Options) -> Result<()> {
     if let Some(namespace) = &options.network_namespace {
         namespaces::enter_network(namespace)?;
     }
-    if options.network_namespace.is_some() || !namespaces::root_is_shared() {
-        namespaces::enter_mounts(&paths.mounts(), options.network_namespace.is_some())?;
-    }
-    if let Some(me) = Process::of(i32::try_from(std::process::id())?) {
-        me.write(&dir.join("agent.pid"))?;
-    }
+    // Before anything is mounted that a refusal would leave behind.
     let name = match &options.node_name {
         Some(name) => name.clone(),
         None => hostname()?,
@@ -76,6 +71,12 @@ pub fn run(options: Options) -> Result<()> {
         .node_ip
         .or_else(machine::fabric::primary_address)
         .context("this machine has no default route; name its address with --node-ip")?;
+    if options.network_namespace.is_some() || !namespaces::root_is_shared() {
+        namespaces::enter_mounts(&paths.mounts(), options.network_namespace.is_some())?;
+    }
+    if let Some(me) = Process::of(i32::try_from(std::process::id())?) {
+        me.write(&dir.join("agent.pid"))?;
+    }
     node::runtime()?.block_on(serve(options, paths, name, address))
 }
 

@@ -188,10 +188,8 @@ pub fn to_the_command_line(cluster: &Cluster) -> Result<()> {
     fails(&["up", "--nodes", "many"], 2, &["many"])?;
     fails(&["fly"], 2, &["fly"])?;
     fails(&["status", "--name", &other, "--data-dir", &path(&dir)], 1, &["tug up"])?;
-    fails(&["agent", "--server", "https://127.0.0.1:1", "--data-dir", &path(&dir.join("agent"))], 1, &["token"])
-        .or_else(|_| {
-            fails(&["agent", "--server", "https://127.0.0.1:1", "--data-dir", &path(&dir.join("agent"))], 2, &["token"])
-        })?;
+    let agent = path(&dir.join("agent"));
+    fails(&["agent", "--server", "https://127.0.0.1:1", "--data-dir", &agent], 1, &["--node-ip"])?;
     fails(&["image", "import", "/nonsense.tar", "--name", &other, "--data-dir", &path(&dir)], 1, &[])?;
     let mut without = cluster.tug_command(&["up", "--name", &other, "--data-dir", &path(&dir)]);
     let output = without.env("PATH", "/nonsense").output()?;

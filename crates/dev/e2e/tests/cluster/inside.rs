@@ -119,9 +119,14 @@ fn streams(scope: &Scope<'_>) -> Result<()> {
 
 /// `exec -it` needs a terminal on this side, which `script` makes.
 fn terminal(scope: &Scope<'_>) -> Result<()> {
-    let exec = format!("kubectl -n {} exec -it tools -- sh -c 'tty && stty size'", scope.namespace);
-    let mut command = scope.cluster.command("script");
-    let said = command.args(["-qec", &format!("stty rows 33 cols 101; {exec}"), "/dev/null"]).output()?;
+    // The size comes after the start, as it may with any server.
+    let exec = format!(
+        "kubectl -n {} exec -it tools -- sh -c 'tty; until stty size 2>/dev/null; do sleep 0.1; done'",
+        scope.namespace
+    );
+    let mut command = scope.cluster.command("timeout");
+    let said =
+        command.args(["20", "script", "-qec", &format!("stty rows 33 cols 101; {exec}"), "/dev/null"]).output()?;
     contains(&String::from_utf8_lossy(&said.stdout), &["/dev/pts/", "33 101"])
 }
 
