@@ -1,3 +1,52 @@
-//! Benchmarks that print ratios measured in one run.
+//! Benchmarks that print rates and ratios measured in one run.
 
-fn main() {}
+mod api;
+mod scheduler;
+mod store;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "bench", about = "Measure Tug")]
+enum Bench {
+    /// Durable writes of the embedded store, beside etcd where it is installed.
+    Store {
+        /// Where the stores write; give a directory of the disk that is meant.
+        #[arg(long, default_value = ".")]
+        directory: PathBuf,
+        /// Seconds of each measurement.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+    /// Requests through a client: in process, or against the cluster of a kubeconfig.
+    Api {
+        #[arg(long)]
+        kubeconfig: Option<PathBuf>,
+        /// Objects per measurement.
+        #[arg(long, default_value_t = 2000)]
+        objects: usize,
+        /// Watchers that one write reaches.
+        #[arg(long, default_value_t = 200)]
+        watchers: usize,
+    },
+    /// Placement decisions over many nodes.
+    Scheduler {
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        #[arg(long, default_value_t = 10_000)]
+        pods: usize,
+    },
+}
+
+fn main() -> Result<()> {
+    let bench = Bench::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match bench {
+        Bench::Store { directory, seconds } => runtime.block_on(store::run(&directory, seconds)),
+        Bench::Api { kubeconfig, objects, watchers } => runtime.block_on(api::run(kubeconfig, objects, watchers)),
+        Bench::Scheduler { nodes, pods } => scheduler::run(nodes, pods),
+    }
+}
