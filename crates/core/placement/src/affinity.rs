@@ -64,7 +64,7 @@ impl Term {
             for (operator, key) in keys.iter().flat_map(|(op, keys)| keys.iter().flatten().map(move |key| (op, key))) {
                 let Some(value) = labels.get(key) else { continue };
                 let expression = json!({"key": key, "operator": operator, "values": [value]});
-                expressions.extend(serde_json::from_value::<_>(expression).ok().into_iter());
+                expressions.extend(serde_json::from_value::<_>(expression).ok());
             }
             Selector::from_label_selector(&serde_json::to_value(selector).ok()?)
         });
