@@ -4,10 +4,13 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::Client;
 use kube::api::{ListParams, ObjectList, WatchEvent, WatchParams};
 use kube::core::Request;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::informer::Cached;
@@ -80,6 +83,53 @@ impl<V: Send + Sync + 'static> Informer<V> {
     }
 }
 
+/// A list before its objects are decoded.
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(default)]
+    items: Vec<Value>,
+}
+
+/// What Go writes for a time that was never set, where it does not write null.
+const UNSET_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// Conditions from Go clients may carry `lastTransitionTime: null`, which the typed form does not know.
+fn settle_times(object: &mut Value) {
+    let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if let Some(time) = condition.get_mut("lastTransitionTime").filter(|time| time.is_null()) {
+            *time = UNSET_TIME.into();
+        }
+    }
+}
+
+/// A page of a list. Where an object does not fit the type, the others still count.
+fn decode_page<K: DeserializeOwned + Clone>(path: &str, text: &str) -> kube::Result<(ListMeta, Vec<K>)> {
+    if let Ok(page) = serde_json::from_str::<ObjectList<K>>(text) {
+        return Ok((page.metadata, page.items));
+    }
+    let page: Page = serde_json::from_str(text).map_err(kube::Error::SerdeError)?;
+    let decoded = page.items.into_iter().filter_map(|mut object| {
+        settle_times(&mut object);
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        serde_json::from_value(object)
+            .inspect_err(|error| tracing::error!(path, name, %error, "leaving out an undecodable object"))
+            .ok()
+    });
+    Ok((page.metadata, decoded.collect()))
+}
+
+/// Whether an event did not fit its type. The client takes such a line for a Status, which then says nothing.
+fn is_undecodable(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::SerdeError(_) => true,
+        kube::Error::Api(status) => status.code == 0 && status.reason.is_empty() && status.message.is_empty(),
+        _ => false,
+    }
+}
+
 struct Reflector<K, V> {
     client: Client,
     config: InformerConfig,
@@ -149,11 +199,12 @@ where
             let request = Request::new(&self.config.url_path);
             let request =
                 if self.config.metadata_only { request.list_metadata(&params) } else { request.list(&params) };
-            let page: ObjectList<K> = self.client.request(request.map_err(kube::Error::BuildRequest)?).await?;
-            objects.extend(page.items.into_iter().map(|object| self.project(object)));
-            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+            let text = self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
+            let (metadata, items) = decode_page::<K>(&self.config.url_path, &text)?;
+            objects.extend(items.into_iter().map(|object| self.project(object)));
+            params.continue_token = metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
-                let version = page.metadata.resource_version.unwrap_or_default();
+                let version = metadata.resource_version.unwrap_or_default();
                 self.informer.replace(objects, version.parse().unwrap_or(0));
                 return Ok(version);
             }
@@ -198,10 +249,10 @@ where
                 Ok(WatchEvent::Error(status)) if status.code == 410 => return Ok(WatchEnd::Relist),
                 Ok(WatchEvent::Error(status)) => return Err(kube::Error::Api(status)),
                 Err(error) if error.is_expired() => return Ok(WatchEnd::Relist),
-                Err(error @ kube::Error::SerdeError(_)) => {
-                    // One undecodable object must not blind us to the others; the next list may hold it decoded.
-                    tracing::error!(path = %self.config.url_path, %error, "skipping an undecodable watch event");
-                    continue;
+                Err(error) if is_undecodable(&error) => {
+                    // One undecodable object must not blind us to the others; a list takes it or leaves it out.
+                    tracing::warn!(path = %self.config.url_path, %error, "undecodable watch event, listing again");
+                    return Ok(WatchEnd::Relist);
                 }
                 Err(error) => {
                     tracing::debug!(path = %self.config.url_path, %error, "watch interrupted");
@@ -228,5 +279,34 @@ where
             ..Default::default()
         };
         Cached::new(&identity, (self.project)(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_odd_object_hides_no_other() {
+        let service =
+            |name: &str, condition: Value| json!({"metadata": {"name": name}, "status": {"conditions": [condition]}});
+        let unset = json!({"type": "T", "status": "True", "reason": "R", "message": "", "lastTransitionTime": null});
+        let items = [service("a", unset), service("b", json!("no condition")), json!({"metadata": {"name": "c"}})];
+        let list = json!({"metadata": {"resourceVersion": "7"}, "items": items});
+        let (metadata, services) = decode_page::<Service>("/api/v1/services", &list.to_string()).unwrap();
+        assert_eq!(metadata.resource_version.as_deref(), Some("7"));
+        let names: Vec<_> = services.iter().filter_map(|service| service.metadata.name.as_deref()).collect();
+        assert_eq!(names, ["a", "c"]);
+        assert!(decode_page::<Service>("/api/v1/services", "nonsense").is_err());
+    }
+
+    #[test]
+    fn an_event_of_the_wrong_shape_is_told_from_an_answer() {
+        assert!(is_undecodable(&kube::Error::Api(Box::default())));
+        let gone = kube::core::Status { code: 410, reason: "Expired".to_owned(), ..Default::default() };
+        assert!(!is_undecodable(&kube::Error::Api(Box::new(gone))));
     }
 }
