@@ -1,5 +1,8 @@
 //! What each kind refuses: a manifest, and the errors that a reference API server answered, in any order.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 use kinds::Kind;
 use meta::GroupVersion;
 use serde_json::Value;

@@ -1,5 +1,8 @@
 //! Server-side apply and update tracking against upstream's answers to the same requests.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 use meta::Gvk;
 use objects::{Manager, apply, conflict_status, track_update};
 use schema::{FieldValidation, builtin, conform};

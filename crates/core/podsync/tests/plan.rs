@@ -1,5 +1,8 @@
 //! Tables of pods: what runs, what is planned, what the status says.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use podsync::{Container, ContainerState, Memory, Observed, Pins, Sandbox, plan, status};

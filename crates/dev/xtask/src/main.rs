@@ -36,7 +36,7 @@ fn main() -> Result<()> {
         Task::Bench { args } => {
             run::cargo(&["build", "--release", "--package", "bench"])?;
             let words: Vec<&str> = args.iter().map(String::as_str).collect();
-            run::program(&run::target("release").join("bench"), &words)
+            run::program(run::target("release").join("bench"), &words)
         }
         Task::Conformance(options) => conformance::run(&options),
     }

@@ -1,5 +1,8 @@
 //! What built-in admission adds to pods and Services, through a kube-rs client.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

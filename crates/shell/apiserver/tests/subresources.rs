@@ -1,5 +1,8 @@
 //! Subresources: scale, binding, eviction, status, finalize.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;

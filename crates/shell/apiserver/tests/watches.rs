@@ -1,5 +1,8 @@
 //! Watches: what a client sees, from when, and when it must start again.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};

@@ -1,5 +1,8 @@
 //! A whole kubelet against an in-process API server and a private containerd: a pod runs, survives a restart of the kubelet, and goes.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, PostParams};
 use kubelet::containerd::ContainerdConfig;

@@ -37,7 +37,8 @@ pub fn of_the_control_plane(cluster: &Cluster) -> Result<()> {
 
     let address = cluster.service("crash", "steady")?.parse()?;
     eventually(Duration::from_secs(10), "the Service answers", || {
-        Ok(drop(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1))?))
+        std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        Ok(())
     })?;
     let load = Load::start(address, 50);
     scope.run("set env deployment/demo ROUND=2")?;
@@ -48,7 +49,10 @@ pub fn of_the_control_plane(cluster: &Cluster) -> Result<()> {
     })?;
     let server = Process::read(&cluster.dir().join("server.pid")).context("no control plane runs")?;
     server.signal(Signal::SIGKILL);
-    eventually(Duration::from_secs(5), "it is dead", || Ok(ensure!(!server.is_running())))?;
+    eventually(Duration::from_secs(5), "it is dead", || {
+        ensure!(!server.is_running());
+        Ok(())
+    })?;
     scope.fails("get pods", &["refused"])?;
     cluster.up(3).context("tug up after a crash")?;
 

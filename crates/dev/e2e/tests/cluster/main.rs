@@ -1,5 +1,8 @@
 //! End to end: one three-node cluster with real containers, and one scenario after the other on it.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 mod bad_input;
 mod crash;
 mod heal;

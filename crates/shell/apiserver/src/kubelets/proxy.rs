@@ -51,7 +51,7 @@ fn target(info: &RequestInfo) -> ApiResult<Target<'_>> {
 
 /// What follows `/proxy` in the path as it was sent. A GET of the bare subresource is sent to its directory first, so
 /// that relative links of the page behind it work.
-fn rest(request: &Request<Body>) -> Result<String, Response<Body>> {
+fn rest(request: &Request<Body>) -> Result<String, Box<Response<Body>>> {
     let path = request.uri().path();
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let after = path.split_once("/proxy").map_or("", |(_, rest)| rest);
@@ -61,7 +61,7 @@ fn rest(request: &Request<Body>) -> Result<String, Response<Body>> {
         if let Ok(location) = HeaderValue::from_str(&format!("{path}/{query}")) {
             response.headers_mut().insert(LOCATION, location);
         }
-        return Err(response);
+        return Err(Box::new(response));
     }
     Ok(format!("{}{query}", if after.is_empty() { "/" } else { after }))
 }
@@ -99,7 +99,7 @@ impl Kubelets {
     pub(super) async fn proxy_node(&self, address: Address, request: Request<Body>) -> ApiResult<Response<Body>> {
         let rest = match rest(&request) {
             Ok(rest) => rest,
-            Err(redirect) => return Ok(redirect),
+            Err(redirect) => return Ok(*redirect),
         };
         let (authority, stream) = self.dial_kubelet(address).await?;
         splice(request, &uri(&format!("https://{authority}{rest}"))?, stream).await.map_err(Status::internal)
@@ -108,7 +108,7 @@ impl Kubelets {
     pub(super) async fn forward(&self, backend: Backend, request: Request<Body>) -> ApiResult<Response<Body>> {
         let rest = match rest(&request) {
             Ok(rest) => rest,
-            Err(redirect) => return Ok(redirect),
+            Err(redirect) => return Ok(*redirect),
         };
         let Backend { https, host, port } = backend;
         let stream = dial(&host, port).await.map_err(|status| unavailable(status.message))?;
