@@ -2,7 +2,6 @@
 
 // The golden text lies in a file.
 #![allow(clippy::disallowed_methods)]
-
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 

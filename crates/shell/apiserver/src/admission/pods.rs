@@ -93,10 +93,11 @@ impl Admission for Priority {
 /// An update that leaves out what admission had filled in keeps it.
 fn keep(pod: &mut Value, old: &Value, field: &str) {
     let before = &old["spec"][field];
-    if !before.is_null() && pod["spec"][field].is_null() {
-        if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
-            spec.insert(field.to_owned(), before.clone());
-        }
+    if !before.is_null()
+        && pod["spec"][field].is_null()
+        && let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        spec.insert(field.to_owned(), before.clone());
     }
 }
 
