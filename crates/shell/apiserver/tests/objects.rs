@@ -1,12 +1,9 @@
 //! The life of objects through a kube-rs client: create, read, change, delete.
 
-<<<<<<< HEAD
-use k8s_openapi::api::coordination::v1::Lease;
-=======
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
->>>>>>> 4ada699 (Satisfy clippy in tests and custom validation)
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::Status;
