@@ -28,7 +28,8 @@ pub async fn patch(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respons
     let patch = decode(call, &parts.headers, bytes)?;
     let part = Part::of(call)?;
     let mut all_warnings = Vec::new();
-    let patched = write(call, &options, part, true, |old| {
+    // Every result carries a version, the one it was read at; a patch that names one itself fails as it is applied again.
+    let patched = write(call, &options, part, false, |old| {
         let decoded = apply(call.served, &patch, old, &options)?;
         all_warnings = decoded.warnings;
         Ok(decoded.value)
