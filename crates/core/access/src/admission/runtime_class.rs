@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::json::{array, list, object};
 
-fn map<'a>(value: &'a Value) -> impl Iterator<Item = (&'a String, &'a Value)> {
+fn map(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
