@@ -6,6 +6,7 @@ mod observed;
 mod plan;
 mod probe;
 mod qos;
+mod resize;
 mod resources;
 mod spec;
 mod status;
@@ -17,6 +18,7 @@ pub use observed::{Container, ContainerState, Memory, Observed, Sandbox, Waiting
 pub use plan::{Action, KillReason, Plan, plan};
 pub use probe::{ProbeKind, ProbeSettings, ProbeTracker, ProbeVerdict};
 pub use qos::{QosClass, oom_score_adj, qos_class};
+pub use resize::{Resize, resizes};
 pub use resources::{
     CgroupLimits, container_limits, cpu_quota, cpu_shares, parse_quantity, pod_limits, quantity_bytes, quantity_milli,
 };

@@ -2,6 +2,7 @@
 
 use crate::Backoff;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A pod sandbox as the runtime reports it.
@@ -114,6 +115,8 @@ pub struct Memory {
     pub ready: BTreeMap<String, bool>,
     /// Containers that a liveness or startup probe condemned, with the event message; by container id.
     pub condemned: BTreeMap<String, String>,
+    /// Resources that containers run with, by container id; absent where an earlier process started the container.
+    pub resources: BTreeMap<String, ResourceRequirements>,
     /// Do not try to make a sandbox before.
     pub sandbox_retry_at: Option<Timestamp>,
     /// Set when the pod is refused or ended by the node: phase Failed with this reason and message.

@@ -130,7 +130,8 @@ pub(crate) fn container_status(
         image_id: latest.map(|c| c.image_id.clone()).unwrap_or_default(),
         container_id: latest.filter(|c| !c.id.is_empty()).map(|c| format!("containerd://{}", c.id)),
         allocated_resources: running.and_then(|_| spec.resources.as_ref()?.requests.clone()),
-        resources: running.and(spec.resources.clone()),
+        // a resize shows once the container runs with it
+        resources: running.and_then(|c| memory.resources.get(&c.id).cloned().or_else(|| spec.resources.clone())),
         volume_mounts: volume_mounts(spec),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),

@@ -215,6 +215,28 @@ async fn run_hook(
     }
 }
 
+/// Brings the control groups of a pod and of one of its running containers to the resources in the pod.
+///
+/// # Errors
+/// What the kernel or the runtime reports.
+pub async fn resize(node: &Node, pod: &Pod, spec: &Container, id: &str) -> Result<(), String> {
+    let group = sandbox::cgroup_parent(node, pod);
+    let limits = pod.spec.as_ref().map(podsync::pod_limits).unwrap_or_default();
+    // room for a larger container has to be there before; a smaller pod must wait for the smaller container
+    let before = cgroups::ensure(&group, &limits);
+    let mut resources = container::resources(node, pod, spec);
+    for limit in [&mut resources.cpu_quota, &mut resources.memory_limit_in_bytes] {
+        if *limit == 0 {
+            *limit = -1;
+        }
+    }
+    node.runtime.update_resources(id, resources).await.map_err(|status| text(&status))?;
+    match before {
+        Ok(()) => Ok(()),
+        Err(_) => cgroups::ensure(&group, &limits).map_err(|e| format!("cannot set the limits of {group}: {e}")),
+    }
+}
+
 /// What a stop needs.
 pub struct Stop {
     /// The node.

@@ -8,10 +8,10 @@ use crate::status::StatusWriter;
 use crate::{cgroups, sandbox, volumes};
 use client::EventKind;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use kube::api::{Api, DeleteParams, Preconditions};
 use podsync::{Action, ContainerKind, ContainerState, KillReason, Memory, Observed, Pins, ProbeKind};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -30,13 +30,16 @@ const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
 /// The runtime reports an end a little before its own books have it: first and last delay before asking again.
 const EXIT_LOOK_FIRST: SignedDuration = SignedDuration::from_millis(5);
 const EXIT_LOOKS_MAX: u32 = 12;
+/// Delay before a failed resize is tried again.
+const RESIZE_RETRY: SignedDuration = SignedDuration::from_secs(5);
 /// Delay before a failed clean-up is tried again.
 const CLEANUP_RETRY: Duration = Duration::from_secs(2);
 
 enum Done {
     Sandbox(Result<String, Failure>),
-    Started(String, Result<String, Failure>),
+    Started(String, ResourceRequirements, Result<String, Failure>),
     Stopped(String),
+    Resized(String, ResourceRequirements, Result<(), String>),
 }
 
 /// The worker of one pod.
@@ -55,6 +58,9 @@ pub struct Worker {
     crash_told: HashMap<String, u32>,
     refresh_at: Option<Timestamp>,
     refresh_due: bool,
+    told: (Option<BTreeMap<String, String>>, Option<BTreeMap<String, String>>),
+    resizing: HashSet<String>,
+    resize_retry_at: Option<Timestamp>,
     writer: StatusWriter,
     seen: bool,
 }
@@ -79,6 +85,9 @@ impl Worker {
             crash_told: HashMap::new(),
             refresh_at: None,
             refresh_due: false,
+            told: (None, None),
+            resizing: HashSet::new(),
+            resize_retry_at: None,
             seen: false,
         }
     }
@@ -125,6 +134,7 @@ impl Worker {
             for action in plan.actions {
                 self.act(action);
             }
+            self.resize(now);
             self.keep_probes();
             self.publish();
             let pins = Pins { host_ips: self.node.host_ips() };
@@ -149,8 +159,14 @@ impl Worker {
                     }
                 }
             }
-            let wake =
-                [plan.wake_at, look_at, self.refresh_at, self.turning.values().min().copied(), self.writer.retry_at()];
+            let wake = [
+                plan.wake_at,
+                look_at,
+                self.refresh_at,
+                self.resize_retry_at,
+                self.turning.values().min().copied(),
+                self.writer.retry_at(),
+            ];
             let sleep = wake.into_iter().flatten().min().map(|at| at.duration_since(Timestamp::now()));
             let sleep = sleep.map_or(IDLE, |d| Duration::try_from(d).unwrap_or(Duration::ZERO));
             tokio::select! {
@@ -183,6 +199,7 @@ impl Worker {
         if self.operations.is_empty() {
             self.memory.starting.clear();
             self.memory.stopping.clear();
+            self.resizing.clear();
         }
     }
 
@@ -289,6 +306,34 @@ impl Worker {
         self.observed.latest(target).filter(|c| c.state == ContainerState::Running).map(|c| c.id.clone())
     }
 
+    /// Starts the resizes that are due.
+    fn resize(&mut self, now: Timestamp) {
+        let leaving = self.pod.metadata.deletion_timestamp.is_some() || self.memory.terminate;
+        if leaving || self.resize_retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.resize_retry_at = None;
+        for due in podsync::resizes(&self.pod, &self.observed, &self.memory) {
+            let Some((_, spec)) = self.spec(&due.name).filter(|_| !self.resizing.contains(&due.id)) else { continue };
+            if due.restart {
+                // the pod's limits have to fit before its next container starts
+                let limits = self.pod.spec.as_ref().map(podsync::pod_limits).unwrap_or_default();
+                if let Err(error) = cgroups::ensure(&sandbox::cgroup_parent(&self.node, &self.pod), &limits) {
+                    tracing::debug!(pod = %self.uid, "the pod's limits wait for its container: {error}");
+                }
+                let grace = podsync::grace_seconds(&self.pod);
+                self.act(Action::Stop { id: due.id, name: due.name, reason: KillReason::SpecChanged, grace });
+                continue;
+            }
+            self.resizing.insert(due.id.clone());
+            let (node, pod) = (self.node.clone(), self.pod.clone());
+            self.operations.spawn(async move {
+                let result = operations::resize(&node, &pod, &spec, &due.id).await;
+                Done::Resized(due.id, spec.resources.unwrap_or_default(), result)
+            });
+        }
+    }
+
     /// Starts an action; its end wakes the worker.
     fn act(&mut self, action: Action) {
         let (node, pod) = (self.node.clone(), self.pod.clone());
@@ -311,9 +356,10 @@ impl Worker {
                 let sandbox_attempt =
                     self.observed.sandboxes.iter().find(|s| s.id == sandbox_id).map_or(0, |s| s.attempt);
                 let (init, ips) = (matches!(kind, ContainerKind::Init | ContainerKind::Sidecar), self.ips());
+                let resources = spec.resources.clone().unwrap_or_default();
                 let debugs = self.debugged(&name);
                 let start = Start { node, pod, spec, init, attempt, sandbox_id, sandbox_attempt, ips, debugs };
-                self.operations.spawn(async move { Done::Started(name, start.run().await) });
+                self.operations.spawn(async move { Done::Started(name, resources, start.run().await) });
             }
             Action::Stop { id, name, reason, grace } => {
                 self.memory.stopping.insert(id.clone());
@@ -391,7 +437,8 @@ impl Worker {
                 self.memory.sandbox_retry_at = result.err().map(|f| f.retry_at);
                 self.refresh_due = true;
             }
-            Done::Started(name, Ok(id)) => {
+            Done::Started(name, resources, Ok(id)) => {
+                self.memory.resources.insert(id.clone(), resources);
                 self.memory.starting.remove(&name);
                 self.memory.waiting.remove(&name);
                 self.memory.retry_at.remove(&name);
@@ -400,7 +447,7 @@ impl Worker {
                     self.memory.started.insert(id);
                 }
             }
-            Done::Started(name, Err(failure)) => {
+            Done::Started(name, _, Err(failure)) => {
                 self.memory.starting.remove(&name);
                 if failure.waiting.reason == "ErrImagePull" {
                     let now = Timestamp::now();
@@ -408,6 +455,17 @@ impl Worker {
                 }
                 self.memory.retry_at.insert(name.clone(), failure.retry_at);
                 self.memory.waiting.insert(name, failure.waiting);
+            }
+            Done::Resized(id, resources, result) => {
+                self.resizing.remove(&id);
+                match result {
+                    Ok(()) => drop(self.memory.resources.insert(id, resources)),
+                    Err(cause) => {
+                        tracing::warn!(pod = %self.uid, "cannot resize container {id}: {cause}");
+                        let now = Timestamp::now();
+                        self.resize_retry_at = now.checked_add(RESIZE_RETRY).ok();
+                    }
+                }
             }
             Done::Stopped(id) => {
                 self.memory.stopping.remove(&id);
@@ -463,13 +521,17 @@ impl Worker {
 
     /// Brings volumes up to date after a change of their objects or when a token grows old.
     async fn refresh_volumes(&mut self, now: Timestamp) {
-        let due = self.refresh_due || self.refresh_at.is_some_and(|at| at <= now);
+        // downward API volumes show labels and annotations as they are now
+        let meta = &self.pod.metadata;
+        let told = self.told.0 == meta.labels && self.told.1 == meta.annotations;
+        let due = self.refresh_due || !told || self.refresh_at.is_some_and(|at| at <= now);
         let up = self.observed.sandbox().is_some_and(|s| s.ready);
         let leaving = self.pod.metadata.deletion_timestamp.is_some() || self.memory.terminate;
         if !due || !up || leaving {
             return;
         }
         self.refresh_due = false;
+        self.told = (meta.labels.clone(), meta.annotations.clone());
         match volumes::prepare(&self.node, &self.pod).await {
             Ok(prepared) => self.refresh_at = prepared.refresh_at,
             Err(error) => {
@@ -546,6 +608,7 @@ impl Worker {
         self.probes.retain(|id, _| running(id));
         let known = |id: &String| self.observed.containers.iter().any(|c| c.id == *id);
         self.memory.ready.retain(|id, _| known(id));
+        self.memory.resources.retain(|id, _| known(id));
     }
 
     /// What the server may show.
