@@ -14,13 +14,13 @@ pub struct Resize {
     pub restart: bool,
 }
 
-/// The resizes that are due and not under way.
+/// The resizes that are due or under way.
 pub fn resizes(pod: &Pod, observed: &Observed, memory: &Memory) -> Vec<Resize> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let mut due = Vec::new();
     for (kind, container) in all_containers(spec) {
         let running = observed.latest(&container.name).filter(|c| c.state == ContainerState::Running);
-        let Some(running) = running.filter(|c| kind != ContainerKind::Init && !memory.stopping.contains(&c.id)) else {
+        let Some(running) = running.filter(|_| kind != ContainerKind::Init) else {
             continue;
         };
         let wanted = container.resources.clone().unwrap_or_default();

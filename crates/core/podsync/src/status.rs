@@ -7,6 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+/// The condition of a pod whose containers do not all run with the resources it asks for.
+const RESIZING: &str = "PodResizeInProgress";
+
 /// Facts of the node that every pod status repeats.
 #[derive(Clone, Debug, Default)]
 pub struct Pins {
@@ -84,7 +87,8 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
     status.qos_class = Some(qos_class(pod).as_str().to_string());
     status.observed_generation = pod.metadata.generation;
     addresses(&mut status, pod, observed, pins);
-    conditions(&mut status, pod, observed, now);
+    let resizing = !crate::resizes(pod, observed, memory).is_empty();
+    conditions(&mut status, pod, observed, resizing, now);
     status
 }
 
@@ -161,7 +165,7 @@ fn names(list: &[&ContainerStatus]) -> String {
     list.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-fn conditions(status: &mut PodStatus, pod: &Pod, observed: &Observed, now: Timestamp) {
+fn conditions(status: &mut PodStatus, pod: &Pod, observed: &Observed, resizing: bool, now: Timestamp) {
     let Some(spec) = &pod.spec else { return };
     let phase = status.phase.clone().unwrap_or_default();
     let main = status.container_statuses.clone().unwrap_or_default();
@@ -243,7 +247,11 @@ fn conditions(status: &mut PodStatus, pod: &Pod, observed: &Observed, now: Times
     push("Ready", ready);
     push("ContainersReady", containers);
     push("PodScheduled", (true, None, None));
-    let foreign = old.into_iter().filter(|c| !set.iter().any(|s: &PodCondition| s.type_ == c.type_));
+    if resizing {
+        push(RESIZING, (true, None, None));
+    }
+    let foreign =
+        old.into_iter().filter(|c| c.type_ != RESIZING && !set.iter().any(|s: &PodCondition| s.type_ == c.type_));
     let foreign: Vec<PodCondition> = foreign.collect();
     set.extend(foreign);
     status.conditions = Some(set);

@@ -314,7 +314,8 @@ impl Worker {
         }
         self.resize_retry_at = None;
         for due in podsync::resizes(&self.pod, &self.observed, &self.memory) {
-            let Some((_, spec)) = self.spec(&due.name).filter(|_| !self.resizing.contains(&due.id)) else { continue };
+            let busy = self.resizing.contains(&due.id) || self.memory.stopping.contains(&due.id);
+            let Some((_, spec)) = self.spec(&due.name).filter(|_| !busy) else { continue };
             if due.restart {
                 // the pod's limits have to fit before its next container starts
                 let limits = self.pod.spec.as_ref().map(podsync::pod_limits).unwrap_or_default();
