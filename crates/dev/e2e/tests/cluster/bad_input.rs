@@ -114,7 +114,7 @@ pub fn to_the_api(cluster: &Cluster) -> Result<()> {
         ensure!(code == 404, "{code}: {body}");
         Ok(())
     })?;
-    api.refused(&["-X", "PUT", "-d", "{}"], "/api/v1/namespaces", 405, "MethodNotAllowed", &[])?;
+    api.refused(&["-X", "PUT"], "/api/v1/namespaces", 405, "MethodNotAllowed", &[])?;
     api.refused(&[], "/api/v1/pods?labelSelector=a%3D%3D%3Db", 400, "BadRequest", &[])?;
     api.refused(&[], "/api/v1/pods?fieldSelector=spec.nonsense%3Db", 400, "BadRequest", &["spec.nonsense"])?;
     api.refused(&[], "/api/v1/pods?limit=many", 400, "BadRequest", &[])?;
