@@ -51,6 +51,7 @@ pub async fn route(
         "list" => list::list(&call).boxed(),
         "watch" => watch::watch(&call).boxed(),
         "create" => create::create(&call, request).boxed(),
+        "update" | "patch" if call.info.name.is_empty() => return Err(method_not_allowed()),
         "update" => update::update(&call, request).boxed(),
         "patch" => patch::patch(&call, request).boxed(),
         "delete" => delete::delete(&call, request).boxed(),
