@@ -12,13 +12,13 @@ use crate::cluster::{Cluster, DEFAULT_NAME};
 #[derive(clap::Args, Clone, Debug)]
 pub struct Target {
     /// Kubeconfig to use.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub kubeconfig: Option<PathBuf>,
     /// A cluster that `tug up` made on this machine.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub name: Option<String>,
     /// Directory of that cluster, where it is not the usual one.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 }
 
