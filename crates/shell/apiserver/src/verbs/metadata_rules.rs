@@ -7,6 +7,8 @@ use super::metadata;
 use crate::limits::ANNOTATIONS_BYTES_MAX;
 use crate::registry::Served;
 
+/// Groups whose objects follow the generic rules alone: any qualified name is a finalizer.
+const GENERIC_GROUPS: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
 /// Finalizers that need no domain in front.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
@@ -154,7 +156,9 @@ fn validate_finalizers(served: &Served, finalizers: &[String], path: &FieldPath,
         for why in names::qualified_name(finalizer) {
             errors.push(FieldError::invalid(path, finalizer.as_str(), why));
         }
-        let is_plain = !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.as_str());
+        let is_plain = !finalizer.contains('/')
+            && !STANDARD_FINALIZERS.contains(&finalizer.as_str())
+            && !GENERIC_GROUPS.contains(&served.kind.group.as_ref());
         if served.custom.is_none() && is_plain {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(path, finalizer.as_str(), why));
