@@ -36,7 +36,7 @@ const VXLAN_PORT: u16 = 4789;
 const WORKER_THREADS: usize = 2;
 /// A component that ended by itself is started again after this.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// The VXLAN header and what carries it.
+/// The network takes the uplink's, less what VXLAN adds.
 const MTU_AUTOMATIC: u32 = 0;
 
 /// What every node of a cluster must know and agree on.
