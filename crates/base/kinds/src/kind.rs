@@ -112,6 +112,8 @@ pub struct Kind {
     /// Deletion waits `deletionGracePeriodSeconds` for a node to confirm: Pods only. The function gives the default
     /// seconds for an object where DeleteOptions name none.
     pub graceful_delete: Option<fn(&Value) -> u64>,
+    /// A deletion that says nothing of dependents leaves them behind: Jobs, for compatibility.
+    pub orphans_dependents: bool,
     /// Subresources beyond `status`, which `has_status` implies.
     pub subresources: Cow<'static, [Subresource]>,
     pub selectable_fields: Cow<'static, [SelectableField]>,
@@ -212,6 +214,7 @@ impl Kind {
             has_status: false,
             has_generation: false,
             graceful_delete: None,
+            orphans_dependents: false,
             subresources: Cow::Borrowed(&[]),
             selectable_fields: Cow::Borrowed(&[]),
             columns: Cow::Owned(crate::columns::generic()),

@@ -70,6 +70,11 @@ impl FieldError {
         Self::new(field, "FieldValueInvalid", with_detail(head, detail.as_ref()))
     }
 
+    /// An invalid value that the message does not show.
+    pub fn invalid_unshown(field: &FieldPath, detail: impl AsRef<str>) -> Self {
+        Self::new(field, "FieldValueInvalid", with_detail("Invalid value".to_owned(), detail.as_ref()))
+    }
+
     pub fn type_invalid(field: &FieldPath, value: impl Into<Value>, detail: &str) -> Self {
         let head = format!("Invalid value: {}", show(&value.into()));
         Self::new(field, "FieldValueTypeInvalid", with_detail(head, detail))

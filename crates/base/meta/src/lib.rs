@@ -1,5 +1,6 @@
 //! Names, quantities, selectors, Status errors and versions: the vocabulary every other crate shares.
 
+pub mod cron;
 pub mod field;
 pub mod fields;
 pub mod gvk;
@@ -10,6 +11,7 @@ pub mod quantity;
 pub mod status;
 pub mod time;
 pub mod version;
+pub mod zones;
 
 pub use field::{FieldError, FieldErrors, FieldPath};
 pub use gvk::{GroupResource, GroupVersion, Gvk, Gvr};

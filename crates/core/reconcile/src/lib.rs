@@ -1,12 +1,15 @@
 //! What the controllers decide: one file per controller, view + key + now in, plan out; no clock, no IO.
 
 pub mod conditions;
+pub mod cronjob;
 pub mod deployment;
 mod deployment_rollout;
 mod deployment_status;
+pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod ownership;

@@ -28,6 +28,9 @@ resources! {
     ENDPOINTS = "v1" "endpoints" "Endpoints";
     REPLICATION_CONTROLLERS = "v1" "replicationcontrollers" "ReplicationController";
     REPLICA_SETS = "apps/v1" "replicasets" "ReplicaSet";
+    JOBS = "batch/v1" "jobs" "Job";
+    CRON_JOBS = "batch/v1" "cronjobs" "CronJob";
+    DISRUPTION_BUDGETS = "policy/v1" "poddisruptionbudgets" "PodDisruptionBudget";
     DEPLOYMENTS = "apps/v1" "deployments" "Deployment";
     ENDPOINT_SLICES = "discovery.k8s.io/v1" "endpointslices" "EndpointSlice";
 }

@@ -6,6 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use crate::job::facts::JobFacts;
+
 /// A pod as controllers see it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodView {
@@ -34,10 +36,16 @@ pub struct PodView {
     pub named_ports: Vec<(String, String, i32)>,
     pub tolerations: Vec<Toleration>,
     pub daemon: bool,
+    /// Of pods that a Job controls: what counting them needs.
+    pub job: Option<Box<JobFacts>>,
+    /// Since when the condition DisruptionTarget promises that somebody other than the kubelet ends this pod.
+    pub disruption: Option<Timestamp>,
 }
 
 impl PodView {
     pub fn from_pod(pod: Pod) -> Self {
+        let of_job = |owner: &OwnerReference| owner.controller == Some(true) && owner.kind == "Job";
+        let job = pod.metadata.owner_references.iter().flatten().any(of_job).then(|| Box::new(JobFacts::of(&pod)));
         let (meta, spec, status) = (pod.metadata, pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
         let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
         let mut ips: Vec<String> = status.pod_ips.into_iter().flatten().map(|ip| ip.ip).collect();
@@ -56,7 +64,13 @@ impl PodView {
             .collect();
         let cost = meta.annotations.as_ref().and_then(|a| a.get("controller.kubernetes.io/pod-deletion-cost"));
         let owners = meta.owner_references.unwrap_or_default();
+        let disruption = status.conditions.iter().flatten().find(|condition| {
+            let by_kubelet = condition.reason.as_deref() == Some("TerminationByKubelet");
+            condition.type_ == "DisruptionTarget" && condition.status == "True" && !by_kubelet
+        });
         Self {
+            job,
+            disruption: disruption.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0),
             ready: ready.is_some_and(|condition| condition.status == "True"),
             ready_since: ready.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0),
             has_ready: ready.is_some(),

@@ -1,15 +1,16 @@
 //! Applies plans through the API and waits until the caches show what was written: every reconcile reads its own writes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use client::{ApiErrorExt, EventKind, Informer, ObjectKey, Recorder};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use kube::Client;
-use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::Request;
-use reconcile::plan::{Note, Op, PatchKind, Plan, Resource, Step, merge};
+use reconcile::plan::{JOBS, Note, Op, PatchKind, Plan, Resource, Step, merge};
 use serde_json::Value;
 
 /// Writes of one batch in flight at once.
@@ -57,17 +58,23 @@ pub(crate) struct Writer {
     client: Client,
     recorder: Recorder,
     trackers: Vec<(Resource, Arc<dyn Tracker>)>,
+    unseen: AtomicU64,
 }
 
 impl Writer {
     pub fn new(client: Client, recorder: Recorder) -> Self {
-        Self { client, recorder, trackers: Vec::new() }
+        Self { client, recorder, trackers: Vec::new(), unseen: AtomicU64::new(0) }
     }
 
     /// Waits for this cache after writes of `resource`.
     pub fn track<V: Send + Sync + 'static>(mut self, resource: Resource, informer: &Informer<V>) -> Self {
         self.trackers.push((resource, Arc::new(informer.clone())));
         self
+    }
+
+    /// The newest own write that a cache did not show in time; a cache older than this must not be counted from.
+    pub fn unseen(&self) -> u64 {
+        self.unseen.load(Ordering::Relaxed)
     }
 
     /// Applies a plan: steps in order, then the batch in slow start. The first failure ends it; what was written before
@@ -159,6 +166,8 @@ impl Writer {
                 let params = DeleteParams {
                     preconditions: uid.clone().map(|uid| Preconditions { uid: Some(uid), resource_version: None }),
                     grace_period_seconds: grace.map(|grace| u32::try_from(grace).unwrap_or(0)),
+                    // Where nothing else is said, a deleted Job leaves its pods behind.
+                    propagation_policy: (resource == JOBS).then_some(PropagationPolicy::Background),
                     ..DeleteParams::default()
                 };
                 match self.send(collection(resource, namespace).delete(name, &params)).await {
@@ -207,6 +216,9 @@ impl Writer {
         for (tracked, tracker) in &self.trackers {
             if tracked == resource && !tracker.reached(written).await {
                 tracing::warn!(resource = resource.plural, "the cache does not show an own write in time");
+                if let Written::Revision(_, revision) = written {
+                    self.unseen.fetch_max(*revision, Ordering::Relaxed);
+                }
             }
         }
     }

@@ -1,10 +1,14 @@
 //! Controllers: each watches, maps changes to keys, asks core/reconcile for a plan and applies it. Nothing else.
 
 mod apply;
+mod cronjob;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod garbage;
+mod job;
+mod job_ttl;
 mod namespace;
 mod namespaces;
 mod node_lifecycle;
@@ -59,6 +63,10 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("replicaset-controller", replicaset::start_replica_sets),
     ("replicationcontroller-controller", replicaset::start_replication_controllers),
     ("deployment-controller", deployment::start),
+    ("job-controller", job::start),
+    ("cronjob-controller", cronjob::start),
+    ("disruption-controller", disruption::start),
+    ("ttl-after-finished-controller", job_ttl::start),
     ("namespace-controller", namespace::start),
     ("garbage-collector-controller", garbage::start),
     ("endpointslice-controller", endpoints::start_slices),

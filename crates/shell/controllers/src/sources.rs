@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use client::{Cached, Index, InformerConfig, Source};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reconcile::PodView;
 use reconcile::endpoint_slice::SERVICE_NAME;
 use reconcile::service_account::{DEFAULT_SERVICE_ACCOUNT, ROOT_CA_CONFIG_MAP};
@@ -48,6 +50,9 @@ fn node(pod: &Cached<Arc<PodView>>) -> Vec<String> {
 
 owned_source!(Pods, Pod, PodView, PodView::from_pod, [Index { name: BY_NODE, values: node }]);
 owned_source!(ReplicaSets, ReplicaSet, ReplicaSet, std::convert::identity, []);
+owned_source!(Jobs, Job, Job, std::convert::identity, []);
+owned_source!(CronJobs, CronJob, CronJob, std::convert::identity, []);
+owned_source!(DisruptionBudgets, PodDisruptionBudget, PodDisruptionBudget, std::convert::identity, []);
 owned_source!(Deployments, Deployment, Deployment, std::convert::identity, []);
 
 /// ReplicationControllers, kept in the shape of ReplicaSets.

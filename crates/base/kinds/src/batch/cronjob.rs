@@ -1,10 +1,11 @@
 //! batch/v1 CronJob: starts Jobs on a schedule.
 
+use meta::cron::{Schedule, split_zone};
 use meta::{FieldError, FieldErrors, FieldPath};
 use serde_json::{Value, json};
 
-use super::V1;
-use crate::json::{child, ensure, fill, fill_empty, list, set, text};
+use super::{V1, job_rules};
+use crate::json::{child, ensure, fill, fill_empty, flag, list, set, text};
 use crate::kind::{Column, Kind, texts};
 use crate::{columns, rules};
 
@@ -18,6 +19,7 @@ pub fn kind() -> Kind {
         default,
         prepare_create,
         validate,
+        warnings,
         ..Kind::namespaced(V1, "CronJob", "cronjobs")
     }
 }
@@ -84,29 +86,88 @@ fn prepare_create(object: &mut Value) {
 }
 
 const POLICIES: [&str; 3] = ["Allow", "Forbid", "Replace"];
+/// The name of a Job adds eleven characters, the scheduled minute.
 const NAME_BYTES_MAX: usize = 52;
+const ZONE_PART_BYTES_MAX: usize = 14;
 
 fn validate(object: &Value) -> FieldErrors {
     let mut errors = Vec::new();
     let (spec, path) = (&object["spec"], FieldPath::new("spec"));
-    let schedule = text(spec, "schedule");
-    let fields = schedule.split_whitespace().collect::<Vec<_>>();
-    if schedule.is_empty() {
-        errors.push(FieldError::required(&path.child("schedule"), ""));
-    } else if fields.len() != 5 && !schedule.starts_with('@') && !schedule.contains("TZ") {
-        let why = format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" "));
-        errors.push(FieldError::invalid(&path.child("schedule"), schedule, why));
-    }
+    schedule(&mut errors, spec, &path.child("schedule"));
     rules::not_negative(&mut errors, spec, &path, "startingDeadlineSeconds");
+    time_zone(&mut errors, spec, &path.child("timeZone"));
+    if text(spec, "concurrencyPolicy").is_empty() {
+        errors.push(FieldError::required(&path.child("concurrencyPolicy"), ""));
+    }
     rules::one_of(&mut errors, spec, &path, "concurrencyPolicy", &POLICIES);
     rules::not_negative(&mut errors, spec, &path, "successfulJobsHistoryLimit");
     rules::not_negative(&mut errors, spec, &path, "failedJobsHistoryLimit");
-    let template = path.child("jobTemplate").child("spec");
-    super::job::validate_job_spec(&mut errors, &spec["jobTemplate"]["spec"], &template);
+    let job_path = path.child("jobTemplate").child("spec");
+    let job = &spec["jobTemplate"]["spec"];
+    job_rules::validate_spec(&mut errors, job, &job_path);
+    if !job["selector"].is_null() {
+        let why = "`selector` will be auto-generated";
+        errors.push(FieldError::invalid(&job_path.child("selector"), job["selector"].clone(), why));
+    }
+    if flag(job, "manualSelector") {
+        errors.push(FieldError::not_supported(&job_path.child("manualSelector"), true, &["nil", "false"]));
+    }
     let name = text(object, "metadata.name");
     if name.len() > NAME_BYTES_MAX {
         let path = FieldPath::new("metadata").child("name");
         errors.push(FieldError::invalid(&path, name, "must be no more than 52 characters"));
     }
     errors
+}
+
+/// A schedule with a zone of its own is refused: that is what `timeZone` is for.
+fn schedule(errors: &mut FieldErrors, spec: &Value, path: &FieldPath) {
+    let text = text(spec, "schedule");
+    if text.is_empty() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    let (zone, fields) = split_zone(text);
+    let parsed = match zone.filter(|zone| meta::zones::find(zone).is_none()) {
+        Some(zone) => Err(format!("provided bad location {zone}: unknown time zone {zone}")),
+        None => Schedule::parse(fields).map(|_| ()),
+    };
+    if let Err(why) = parsed {
+        errors.push(FieldError::invalid(path, text, why));
+    }
+    if text.contains("TZ") {
+        let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        errors.push(FieldError::invalid(path, text, why));
+    }
+}
+
+fn time_zone(errors: &mut FieldErrors, spec: &Value, path: &FieldPath) {
+    let Some(zone) = spec["timeZone"].as_str() else { return };
+    if zone.is_empty() {
+        errors.push(FieldError::invalid(path, zone, "timeZone must be nil or non-empty string"));
+        return;
+    }
+    let wrong = |part: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte);
+        let length = (1..=ZONE_PART_BYTES_MAX).contains(&part.len());
+        matches!(part, "." | "..") || part.starts_with('-') || !length || !part.bytes().all(allowed)
+    };
+    let unknown = format!("unknown time zone {zone}");
+    if zone.split('/').any(wrong) {
+        errors.push(FieldError::invalid(path, zone, unknown));
+    } else if zone.eq_ignore_ascii_case("Local") {
+        let why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        errors.push(FieldError::invalid(path, zone, why));
+        if zone != "Local" {
+            errors.push(FieldError::invalid(path, zone, unknown));
+        }
+    } else if meta::zones::find(zone).is_none() {
+        errors.push(FieldError::invalid(path, zone, unknown));
+    }
+}
+
+fn warnings(object: &Value) -> Vec<String> {
+    let mut warnings = job_rules::name_warnings(object);
+    warnings.extend(job_rules::spec_warnings(&object["spec"]["jobTemplate"]["spec"], "spec.jobTemplate.spec"));
+    warnings
 }

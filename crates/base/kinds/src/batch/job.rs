@@ -1,13 +1,13 @@
 //! batch/v1 Job: runs pods until enough of them succeed.
 
-use meta::{FieldError, FieldErrors, FieldPath, time};
+use meta::time;
 use serde_json::{Value, json};
 
-use super::V1;
-use crate::core::{default_template, validate_template};
-use crate::json::{child, ensure, fill, fill_empty, flag, has, int, items, list, set, text};
+use super::{V1, job_rules, job_status, job_update};
+use crate::columns;
+use crate::core::default_template;
+use crate::json::{child, ensure, fill, fill_empty, flag, has, int, is_empty, items, list, set, text};
 use crate::kind::{Column, Kind, SelectableField, texts};
-use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -22,8 +22,11 @@ pub fn kind() -> Kind {
             read: |o| int(o, "status.succeeded").to_string(),
         }]
         .into(),
-        validate,
-        validate_update,
+        validate: job_rules::validate,
+        validate_update: job_update::validate,
+        validate_status: job_status::validate,
+        warnings: job_rules::warnings,
+        orphans_dependents: true,
         ..Kind::namespaced(V1, "Job", "jobs")
     }
 }
@@ -76,8 +79,8 @@ fn duration(job: &Value, now: i64) -> String {
 fn default(object: &mut Value) {
     if let Some(spec) = child(object, "spec") {
         default_job_spec(spec);
-        let indexed_policy = has(spec, "podFailurePolicy");
-        fill(spec, "podReplacementPolicy", if indexed_policy { "Failed" } else { "TerminatingOrFailed" });
+        let fails = has(spec, "podFailurePolicy");
+        fill(spec, "podReplacementPolicy", if fails { "Failed" } else { "TerminatingOrFailed" });
         if !has(spec, "completions") && !has(spec, "parallelism") {
             fill(spec, "completions", 1);
         }
@@ -116,63 +119,24 @@ fn prepare_create(job: &mut Value) {
 
 fn select_by_uid(job: &mut Value) {
     let (name, uid) = (text(job, "metadata.name").to_owned(), text(job, "metadata.uid").to_owned());
-    let labels = [
+    let generated = [
         ("batch.kubernetes.io/job-name", &name),
         ("job-name", &name),
         ("batch.kubernetes.io/controller-uid", &uid),
         ("controller-uid", &uid),
     ];
+    let own_labels = job["metadata"]["labels"].clone();
+    // Labels that came from the template follow it.
+    let follows = is_empty(&own_labels) || own_labels == job["spec"]["template"]["metadata"]["labels"];
     let Some(spec) = child(job, "spec") else { return };
     if let Some(selector) = ensure(spec, "selector").and_then(|selector| ensure(selector, "matchLabels")) {
-        set(selector, "batch.kubernetes.io/controller-uid", uid.as_str());
+        fill(selector, "batch.kubernetes.io/controller-uid", uid.as_str());
     }
     let template = child(spec, "template").and_then(|template| ensure(template, "metadata"));
-    if let Some(template_labels) = template.and_then(|metadata| ensure(metadata, "labels")) {
-        labels.iter().for_each(|(key, value)| fill(template_labels, key, value.as_str()));
+    let Some(labels) = template.and_then(|metadata| ensure(metadata, "labels")) else { return };
+    generated.iter().for_each(|(key, value)| fill(labels, key, value.as_str()));
+    let labels = labels.clone();
+    if let Some(metadata) = child(job, "metadata").filter(|_| follows) {
+        set(metadata, "labels", labels);
     }
-    let metadata = child(job, "metadata").and_then(|metadata| ensure(metadata, "labels"));
-    if let Some(metadata) = metadata {
-        labels.iter().for_each(|(key, value)| fill(metadata, key, value.as_str()));
-    }
-}
-
-fn validate(job: &Value) -> FieldErrors {
-    let mut errors = Vec::new();
-    validate_job_spec(&mut errors, &job["spec"], &FieldPath::new("spec"));
-    errors
-}
-
-/// The rules that hold in a Job and in a CronJob's template alike.
-pub fn validate_job_spec(errors: &mut FieldErrors, spec: &Value, path: &FieldPath) {
-    for key in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"] {
-        rules::not_negative(errors, spec, path, key);
-    }
-    rules::one_of(errors, spec, path, "completionMode", &["NonIndexed", "Indexed"]);
-    if spec["completionMode"] == "Indexed" && spec["completions"].is_null() {
-        let why = "when completion mode is Indexed";
-        errors.push(FieldError::required(&path.child("completions"), why));
-    }
-    errors.extend(validate_template(&spec["template"], &path.child("template")));
-    let restart = path.child("template").child("spec").child("restartPolicy");
-    if spec["template"]["spec"]["restartPolicy"] == "Always" {
-        errors.push(FieldError::required(&restart, "valid values: \"OnFailure\", \"Never\""));
-    }
-}
-
-/// What a Job is to run never changes; how much of it may, while it does.
-fn validate_update(new: &Value, old: &Value) -> FieldErrors {
-    let mut errors = Vec::new();
-    let path = FieldPath::new("spec");
-    let (new, old) = (&new["spec"], &old["spec"]);
-    let elastic = new["completionMode"] == "Indexed" && new["completions"] == new["parallelism"];
-    if !elastic {
-        rules::immutable(&mut errors, &new["completions"], &old["completions"], &path.child("completions"));
-    }
-    for key in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy"] {
-        rules::immutable(&mut errors, &new[key], &old[key], &path.child(key));
-    }
-    if !flag(old, "suspend") {
-        rules::immutable(&mut errors, &new["template"], &old["template"], &path.child("template"));
-    }
-    errors
 }

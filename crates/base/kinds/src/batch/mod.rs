@@ -1,7 +1,12 @@
 //! The kinds of the batch group.
 
 mod cronjob;
+mod indexes;
 mod job;
+mod job_rules;
+mod job_status;
+mod job_update;
+mod pod_failure_rules;
 
 use crate::kind::Kind;
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::V1;
 use crate::columns;
-use crate::json::set;
+use crate::json::{int, list, set, text};
 use crate::kind::{Column, Kind, texts};
 use crate::rules;
 
@@ -28,6 +28,7 @@ pub fn kind() -> Kind {
         .into(),
         prepare_create: |budget| set(budget, "status", initial_status()),
         validate,
+        validate_status,
         ..Kind::namespaced(V1, "PodDisruptionBudget", "poddisruptionbudgets")
     }
 }
@@ -65,6 +66,45 @@ fn validate_count(value: &Value, path: &FieldPath, errors: &mut FieldErrors) {
             }
         }
         _ => {}
+    }
+}
+
+const REASON_BYTES_MAX: usize = 1024;
+const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+
+fn validate_status(new: &Value, _: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let (status, path) = (&new["status"], FieldPath::new("status"));
+    let conditions = list(status, "conditions");
+    for (number, condition) in conditions.iter().enumerate() {
+        let path = path.child("conditions").index(number);
+        if conditions[..number].iter().any(|known| known["type"] == condition["type"]) {
+            errors.push(FieldError::duplicate(&path.child("type"), condition["type"].clone()));
+        }
+        validate_condition(&mut errors, condition, &path);
+    }
+    for key in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+        rules::not_negative(&mut errors, status, &path, key);
+    }
+    errors
+}
+
+fn validate_condition(errors: &mut FieldErrors, condition: &Value, path: &FieldPath) {
+    rules::name(errors, &path.child("type"), text(condition, "type"), names::qualified_name);
+    let statuses = ["False", "True", "Unknown"];
+    if !statuses.contains(&text(condition, "status")) {
+        errors.push(FieldError::not_supported(&path.child("status"), text(condition, "status"), &statuses));
+    }
+    if int(condition, "observedGeneration") < 0 {
+        let (shown, why) = (condition["observedGeneration"].clone(), "must be greater than or equal to zero");
+        errors.push(FieldError::invalid(&path.child("observedGeneration"), shown, why));
+    }
+    rules::required(errors, condition, path, "lastTransitionTime");
+    rules::required(errors, condition, path, "reason");
+    for (key, max) in [("reason", REASON_BYTES_MAX), ("message", MESSAGE_BYTES_MAX)] {
+        if text(condition, key).len() > max {
+            errors.push(FieldError::too_long(&path.child(key), max));
+        }
     }
 }
 

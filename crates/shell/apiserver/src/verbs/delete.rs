@@ -197,7 +197,7 @@ fn check_preconditions(served: &Served, name: &str, options: &DeleteOptions, old
 /// What a deletion does to an object in its current state.
 fn step(served: &Served, options: &DeleteOptions, old: &Value) -> Step {
     let mut new = old.clone();
-    set_policy(options, &mut new);
+    set_policy(served, options, &mut new);
     let deleting = metadata::metadata(old).contains_key("deletionTimestamp");
     if let Some(own) = crate::custom::deletion_finalizer(served).filter(|_| !deleting) {
         let mut finalizers = metadata::finalizers(&new);
@@ -274,11 +274,13 @@ fn marked(mut object: Value, grace: u64) -> Value {
 }
 
 /// The propagation policy becomes a finalizer for the garbage collector.
-fn set_policy(options: &DeleteOptions, object: &mut Value) {
+fn set_policy(served: &Served, options: &DeleteOptions, object: &mut Value) {
+    let chosen = |finalizers: &[String]| finalizers.iter().any(|known| known == ORPHAN || known == FOREGROUND);
     let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
         (Some(policy), _) => policy,
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",
+        (None, None) if served.kind.orphans_dependents && !chosen(&metadata::finalizers(object)) => "Orphan",
         (None, None) => return,
     };
     let mut finalizers = metadata::finalizers(object);
