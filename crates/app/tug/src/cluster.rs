@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use machine::fabric::{Fabric, Place};
@@ -90,7 +92,7 @@ impl Cluster {
             }
             return Ok(cluster);
         }
-        let slot = free_slot(name)?;
+        let slot = free_slot(&claims(), name, dir, SystemTime::now())?;
         let port = port.unwrap_or(API_PORT + u16::from(slot));
         Ok(Self {
             name: name.to_owned(),
@@ -290,13 +292,21 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Slots are claimed by making a directory, so that two `tug up` at once never share one; the default name has slot 0.
-fn free_slot(name: &str) -> Result<u8> {
-    let claims = Path::new(CLUSTERS_DIR).join(".slots");
-    fs::create_dir_all(&claims).with_context(|| format!("cannot create {}; run as root", claims.display()))?;
+/// A claim whose cluster wrote no file of its own within this time is nobody's.
+const CLAIM_LIFE: Duration = Duration::from_secs(60);
+
+/// Slots are claimed by a link to the cluster's directory, made at once or not at all, so that two `tug up` never share
+/// one; the default name has slot 0. A claim ends with the directory, also where that was removed by hand.
+fn free_slot(claims: &Path, name: &str, dir: &Path, now: SystemTime) -> Result<u8> {
+    fs::create_dir_all(claims).with_context(|| format!("cannot create {}; run as root", claims.display()))?;
+    let dir = std::path::absolute(dir).with_context(|| format!("cannot find {}", dir.display()))?;
     let first = if name == DEFAULT_NAME { 0 } else { 1 };
     for slot in first..SLOTS {
-        match fs::create_dir(claims.join(slot.to_string())) {
+        let claim = claims.join(slot.to_string());
+        if is_abandoned(&claim, now) && !has_links(slot) {
+            let _ = fs::remove_file(&claim);
+        }
+        match symlink(&dir, &claim) {
             Ok(()) => return Ok(slot),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).with_context(|| format!("cannot write to {}", claims.display())),
@@ -305,9 +315,29 @@ fn free_slot(name: &str) -> Result<u8> {
     bail!("{SLOTS} clusters exist on this machine; delete one: tug down --delete --name NAME")
 }
 
+fn is_abandoned(claim: &Path, now: SystemTime) -> bool {
+    let Ok(owner) = fs::read_link(claim) else { return false };
+    let made = fs::symlink_metadata(claim).and_then(|meta| meta.modified());
+    let is_old = made.is_ok_and(|made| now.duration_since(made).is_ok_and(|age| age > CLAIM_LIFE));
+    is_old && !Cluster::file(&owner).exists()
+}
+
+/// Whether network interfaces of a slot's cluster are left: it may still run.
+fn has_links(slot: u8) -> bool {
+    let ours = format!("tug{slot}");
+    let of_slot =
+        |name: &str| name.strip_prefix(&ours).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()));
+    let Ok(links) = fs::read_dir("/sys/class/net") else { return false };
+    links.flatten().any(|link| link.file_name().to_str().is_some_and(of_slot))
+}
+
+fn claims() -> PathBuf {
+    Path::new(CLUSTERS_DIR).join(".slots")
+}
+
 /// Gives a deleted cluster's slot back.
 pub fn release_slot(slot: u8) {
-    let _ = fs::remove_dir(Path::new(CLUSTERS_DIR).join(".slots").join(slot.to_string()));
+    let _ = fs::remove_file(claims().join(slot.to_string()));
 }
 
 #[cfg(test)]
@@ -347,5 +377,24 @@ mod tests {
         for (name, ok) in [("tug", true), ("a-1", true), ("", false), ("A", false), ("-a", false), ("a/b", false)] {
             assert_eq!(check_name(name).is_ok(), ok, "{name}");
         }
+    }
+
+    #[test]
+    fn a_slot_is_free_again_when_its_directory_is_gone() {
+        let top = tempfile::tempdir().unwrap();
+        let (claims, dir) = (top.path().join("slots"), top.path().join("a"));
+        Cluster { dir: dir.clone(), ..cluster(SLOTS - 1) }.write().unwrap();
+        // The slots below are taken, whatever links this machine has.
+        for slot in 0..SLOTS - 1 {
+            fs::create_dir_all(claims.join(slot.to_string())).unwrap();
+        }
+        let now = SystemTime::now();
+        let later = now + CLAIM_LIFE * 2;
+        let free = |name: &str, now| free_slot(&claims, name, &dir, now);
+        assert_eq!(free("a", now).unwrap(), SLOTS - 1);
+        free("b", later).expect_err("a cluster lives there");
+        fs::remove_dir_all(&dir).unwrap();
+        free("b", now).expect_err("a new claim has time to write its file");
+        assert_eq!(free("b", later).unwrap(), SLOTS - 1, "the directory was removed by hand");
     }
 }

@@ -3,6 +3,7 @@
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -29,12 +30,14 @@ fn key(object: &impl ResourceExt) -> Key {
 }
 
 /// Watches all objects of one kind for ever. `sink` gets every object that came or went, and after each complete list
-/// those that it no longer holds; `None` as key marks the end of such a list.
-async fn follow<K, F>(api: Api<K>, mut sink: impl FnMut(Option<Key>, Option<K>) -> F)
+/// those that it no longer holds; `None` as key marks the end of such a list. Objects are decoded one by one, so that one
+/// that does not fit its type hides no other.
+async fn follow<K, F>(client: Client, mut sink: impl FnMut(Option<Key>, Option<K>) -> F)
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + DeserializeOwned,
     F: Future<Output = ()>,
 {
+    let api = Api::<DynamicObject>::all_with(client, &ApiResource::erase::<K>(&()));
     let mut known = BTreeSet::new();
     let mut listed: Option<BTreeSet<Key>> = None;
     let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
@@ -46,8 +49,13 @@ where
                 if let Some(listed) = &mut listed {
                     listed.insert(key.clone());
                 }
-                known.insert(key.clone());
-                sink(Some(key), Some(object)).await;
+                match object.try_parse::<K>() {
+                    Ok(object) => {
+                        known.insert(key.clone());
+                        sink(Some(key), Some(object)).await;
+                    }
+                    Err(error) => tracing::error!(%key, %error, "leaving an undecodable object as it was"),
+                }
             }
             Ok(Event::Delete(object)) => {
                 let key = key(&object);
@@ -57,7 +65,7 @@ where
             Ok(Event::InitDone) => {
                 let listed = listed.take().unwrap_or_default();
                 let gone: Vec<Key> = known.difference(&listed).cloned().collect();
-                known = listed;
+                known.retain(|key| listed.contains(key));
                 for key in gone {
                     sink(Some(key), None).await;
                 }
@@ -70,7 +78,7 @@ where
 
 /// Follows all Services.
 pub async fn services<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(Change) -> F) {
-    follow(Api::<Service>::all(client), |key, object| {
+    follow(client, |key, object: Option<Service>| {
         sink(match key {
             Some(key) => Change::Service(key, object.as_ref().map(ServiceView::from)),
             None => Change::ServicesSynced,
@@ -81,7 +89,7 @@ pub async fn services<F: Future<Output = ()>>(client: Client, mut sink: impl FnM
 
 /// Follows all EndpointSlices.
 pub async fn slices<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(Change) -> F) {
-    follow(Api::<EndpointSlice>::all(client), |key, object| {
+    follow(client, |key, object: Option<EndpointSlice>| {
         sink(match key {
             Some(key) => Change::Slice(key, object.as_ref().and_then(SliceView::from_object)),
             None => Change::SlicesSynced,
@@ -92,5 +100,5 @@ pub async fn slices<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut
 
 /// Follows all Nodes; the name is `None` at the end of a complete list.
 pub async fn nodes<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(Option<String>, Option<Node>) -> F) {
-    follow(Api::<Node>::all(client), |key, object| sink(key.map(|key| key.name), object)).await;
+    follow(client, |key, object: Option<Node>| sink(key.map(|key| key.name), object)).await;
 }

@@ -1,6 +1,7 @@
 //! `tug down`: stops a cluster, and with `--delete` leaves nothing of it on the machine.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -49,7 +50,7 @@ pub fn run(options: &Options) -> Result<()> {
     cluster.fabric().remove();
     if options.delete {
         progress.step("remove data");
-        fs::remove_dir_all(&cluster.dir).with_context(|| format!("cannot remove {}", cluster.dir.display()))?;
+        remove_data(&cluster.dir).with_context(|| format!("cannot remove {}", cluster.dir.display()))?;
         release_slot(cluster.slot);
         if let Some(file) = user_kubeconfig().filter(|file| file.is_file()) {
             pki::kubeconfig::remove_context(&file, &cluster.context())?;
@@ -72,5 +73,13 @@ fn stop_node(cluster: &Cluster, local: &LocalNode) {
         Some(place) => place.remove(),
         // The machine's own namespace stays, so what the node put into it has to go.
         None => node::remove_network(cluster, &paths),
+    }
+}
+
+/// A data directory that is a mount point stays, empty.
+fn remove_data(dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && fs::read_dir(dir)?.next().is_none() => Ok(()),
+        removed => removed,
     }
 }
