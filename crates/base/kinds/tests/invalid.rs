@@ -62,3 +62,62 @@ fn running_pods_change_little() {
     let refused = update(|pod| pod["spec"]["nodeName"] = "m".into());
     assert!(refused.starts_with("spec: Forbidden: pod updates may not change fields other than"), "{refused}");
 }
+
+#[test]
+fn sets_keep_what_their_pods_depend_on() {
+    let refused = |kind: &str, old: Value, change: fn(&mut Value)| {
+        let row = kinds::find("apps", "v1", kind).unwrap();
+        let mut new = old.clone();
+        change(&mut new);
+        let errors = (row.validate_update)(&new, &old);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    let set = serde_json::json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "serviceName": "x", "replicas": 1}});
+    let forbidden = "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', \
+        'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
+        'minReadySeconds' are forbidden";
+    assert_eq!(refused("StatefulSet", set.clone(), |set| set["spec"]["replicas"] = 2.into()), "");
+    assert_eq!(refused("StatefulSet", set.clone(), |set| set["spec"]["serviceName"] = "y".into()), forbidden);
+    let selector = refused("DaemonSet", set, |set| set["spec"]["selector"]["matchLabels"]["a"] = "c".into());
+    assert_eq!(selector, r#"spec.selector: Invalid value: {"matchLabels":{"a":"c"}}: field is immutable"#);
+    let revision = serde_json::json!({"revision": 1, "data": {"a": 1}});
+    assert_eq!(refused("ControllerRevision", revision.clone(), |it| it["revision"] = 2.into()), "");
+    let data = refused("ControllerRevision", revision, |it| it["data"]["a"] = 2.into());
+    assert_eq!(data, r#"data: Invalid value: {"a":2}: field is immutable"#);
+}
+
+#[test]
+fn daemon_sets_count_their_templates() {
+    let row = kinds::find("apps", "v1", "DaemonSet").unwrap();
+    let counted = |set: &Value| set["metadata"]["annotations"]["deprecated.daemonset.template.generation"].clone();
+    let mut first = serde_json::json!({"metadata": {"name": "d"}, "spec": {"template": {"x": 1}}});
+    (row.prepare_create)(&mut first);
+    assert_eq!(counted(&first), "1");
+    let mut other = first.clone();
+    other["spec"]["template"]["x"] = 2.into();
+    other["metadata"]["annotations"]["deprecated.daemonset.template.generation"] = "9".into();
+    (row.prepare_update)(&mut other, &first);
+    assert_eq!(counted(&other), "2");
+    let mut same = other.clone();
+    same["metadata"] = serde_json::json!({"name": "d"});
+    (row.prepare_update)(&mut same, &other);
+    assert_eq!(counted(&same), "2");
+}
+
+#[test]
+fn counts_of_a_status_agree() {
+    let row = kinds::find("apps", "v1", "StatefulSet").unwrap();
+    let old = serde_json::json!({"status": {"replicas": 1, "collisionCount": 2}});
+    let new =
+        serde_json::json!({"status": {"replicas": 1, "readyReplicas": 2, "availableReplicas": 3, "collisionCount": 1}});
+    let errors: Vec<String> = (row.validate_status)(&new, &old).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [
+            "status.collisionCount: Invalid value: 1: cannot be decremented",
+            "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas",
+            "status.availableReplicas: Invalid value: 3: cannot be greater than status.replicas",
+            "status.availableReplicas: Invalid value: 3: cannot be greater than status.readyReplicas",
+        ]
+    );
+}

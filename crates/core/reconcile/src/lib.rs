@@ -2,6 +2,8 @@
 
 pub mod conditions;
 pub mod cronjob;
+pub mod daemonset;
+mod daemonset_rollout;
 pub mod deployment;
 mod deployment_rollout;
 mod deployment_status;
@@ -11,13 +13,19 @@ pub mod endpoints;
 pub mod garbage;
 pub mod job;
 pub mod namespace;
+mod node_fit;
 pub mod node_lifecycle;
 pub mod ownership;
 pub mod plan;
 pub mod pod;
 pub mod pod_cidr;
+mod pod_template;
 pub mod replicaset;
+pub mod revisions;
 pub mod service_account;
+pub mod statefulset;
+mod statefulset_claims;
+mod statefulset_status;
 
 pub use plan::{Note, Op, Plan, Resource};
 pub use pod::PodView;

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint, Toleration};
 use serde_json::json;
 
 use crate::conditions::seconds;
+use crate::node_fit::tolerates;
 use crate::ownership::reference;
 use crate::plan::{NODES, Note, Op, PODS, PatchKind, Plan, Step};
 use crate::pod::PodView;
@@ -172,19 +173,6 @@ fn pod_reference(pod: &PodView) -> k8s_openapi::api::core::v1::ObjectReference {
         uid: Some(pod.uid.clone()),
         ..Default::default()
     }
-}
-
-/// Whether a toleration covers a taint.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    if !effect.is_empty() && effect != taint.effect {
-        return false;
-    }
-    let key = toleration.key.as_deref().unwrap_or_default();
-    if toleration.operator.as_deref() == Some("Exists") {
-        return key.is_empty() || key == taint.key;
-    }
-    key == taint.key && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
 }
 
 /// When a pod has to leave a node with these taints: `None` stays, `Some(None)` at once.

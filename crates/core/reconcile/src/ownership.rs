@@ -43,18 +43,19 @@ impl Dependent for crate::PodView {
     }
 }
 
-impl Dependent for k8s_openapi::api::apps::v1::ReplicaSet {
+impl<T: k8s_openapi::Metadata<Ty = ObjectMeta>> Dependent for T {
     fn identity(&self) -> (&str, &str) {
-        (self.metadata.name.as_deref().unwrap_or_default(), self.metadata.uid.as_deref().unwrap_or_default())
+        let meta = self.metadata();
+        (meta.name.as_deref().unwrap_or_default(), meta.uid.as_deref().unwrap_or_default())
     }
     fn labels(&self) -> Option<&BTreeMap<String, String>> {
-        self.metadata.labels.as_ref()
+        self.metadata().labels.as_ref()
     }
     fn owners(&self) -> &[OwnerReference] {
-        self.metadata.owner_references.as_deref().unwrap_or_default()
+        self.metadata().owner_references.as_deref().unwrap_or_default()
     }
     fn deleting(&self) -> bool {
-        self.metadata.deletion_timestamp.is_some()
+        self.metadata().deletion_timestamp.is_some()
     }
 }
 

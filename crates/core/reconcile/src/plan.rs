@@ -32,6 +32,10 @@ resources! {
     CRON_JOBS = "batch/v1" "cronjobs" "CronJob";
     DISRUPTION_BUDGETS = "policy/v1" "poddisruptionbudgets" "PodDisruptionBudget";
     DEPLOYMENTS = "apps/v1" "deployments" "Deployment";
+    STATEFUL_SETS = "apps/v1" "statefulsets" "StatefulSet";
+    DAEMON_SETS = "apps/v1" "daemonsets" "DaemonSet";
+    CONTROLLER_REVISIONS = "apps/v1" "controllerrevisions" "ControllerRevision";
+    PERSISTENT_VOLUME_CLAIMS = "v1" "persistentvolumeclaims" "PersistentVolumeClaim";
     ENDPOINT_SLICES = "discovery.k8s.io/v1" "endpointslices" "EndpointSlice";
 }
 

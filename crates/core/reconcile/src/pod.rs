@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::job::facts::JobFacts;
@@ -21,6 +21,10 @@ pub struct PodView {
     pub deletion: Option<Timestamp>,
     pub finalizers: Vec<String>,
     pub node: String,
+    /// The node it runs on or, before it is bound, the one its affinity names (as pods of DaemonSets do).
+    pub target_node: String,
+    /// Volumes that are claims: volume name, claim name.
+    pub claims: Vec<(String, String)>,
     pub phase: String,
     pub ready: bool,
     /// When the Ready condition last changed.
@@ -68,6 +72,11 @@ impl PodView {
             let by_kubelet = condition.reason.as_deref() == Some("TerminationByKubelet");
             condition.type_ == "DisruptionTarget" && condition.status == "True" && !by_kubelet
         });
+        let node = spec.node_name.unwrap_or_default();
+        let target = if node.is_empty() { named_node(spec.affinity.as_ref()) } else { Some(node.as_str()) };
+        let target_node = target.unwrap_or_default().to_owned();
+        let volumes = spec.volumes.into_iter().flatten();
+        let claims = volumes.filter_map(|v| Some((v.name, v.persistent_volume_claim?.claim_name))).collect();
         Self {
             job,
             disruption: disruption.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0),
@@ -84,7 +93,9 @@ impl PodView {
             created: meta.creation_timestamp.map(|time| time.0),
             deletion: meta.deletion_timestamp.map(|time| time.0),
             finalizers: meta.finalizers.unwrap_or_default(),
-            node: spec.node_name.unwrap_or_default(),
+            node,
+            target_node,
+            claims,
             phase: status.phase.unwrap_or_default(),
             restarts: status.container_statuses.iter().flatten().map(|c| c.restart_count).max().unwrap_or(0),
             deletion_cost: cost.and_then(|cost| cost.parse().ok()).unwrap_or(0),
@@ -121,5 +132,16 @@ impl PodView {
 
     pub fn controller(&self) -> Option<&OwnerReference> {
         self.owners.iter().find(|owner| owner.controller == Some(true))
+    }
+}
+
+/// The one node that a required node affinity names by its field `metadata.name`.
+fn named_node(affinity: Option<&Affinity>) -> Option<&str> {
+    let required = affinity?.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let mut fields = required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
+    let field = fields.find(|field| field.key == "metadata.name" && field.operator == "In")?;
+    match field.values.as_deref() {
+        Some([node]) => Some(node),
+        _ => None,
     }
 }

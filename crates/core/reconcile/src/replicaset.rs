@@ -8,12 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::conditions::{seconds, set_replicaset_condition};
 use crate::ownership::{Owner, reference, selector_of};
 use crate::plan::{Note, Op, PODS, Plan, REPLICA_SETS, REPLICATION_CONTROLLERS, Resource, Step, difference, to_value};
 use crate::pod::PodView;
+use crate::pod_template::pod_of;
 
 /// Pods created or deleted in one reconcile; the rest follows in the next (upstream: burstReplicas).
 pub const BURST_PODS_MAX: usize = 500;
@@ -106,23 +107,10 @@ pub fn plan(
 
 /// The pod of the template: owned, named by the server from the set's name.
 fn new_pod(resource: Resource, set: &ReplicaSet, spec: &ReplicaSetSpec) -> Value {
-    let template = spec.template.clone().unwrap_or_default();
-    let meta = template.metadata.unwrap_or_default();
     let name = set.metadata.name.as_deref().unwrap_or_default();
-    let mut metadata = json!({
-        "generateName": format!("{name}-"),
-        "ownerReferences": [owner_of(resource, set).reference()],
-    });
-    if let Some(labels) = &meta.labels {
-        metadata["labels"] = to_value(labels);
-    }
-    if let Some(annotations) = &meta.annotations {
-        metadata["annotations"] = to_value(annotations);
-    }
-    if let Some(finalizers) = &meta.finalizers {
-        metadata["finalizers"] = to_value(finalizers);
-    }
-    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": to_value(&template.spec) })
+    let mut pod = pod_of(&spec.template.clone().unwrap_or_default(), &owner_of(resource, set));
+    pod["metadata"]["generateName"] = format!("{name}-").into();
+    pod
 }
 
 /// Least valuable first: not assigned, Pending, not ready, cheap to delete, on crowded nodes, ready for a short time,
@@ -228,6 +216,8 @@ pub fn handles(resource: Resource) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn at(second: i64) -> Timestamp {

@@ -1,6 +1,8 @@
 //! Deployments in a simulated cluster: told stories, and random ones whose bounds must hold at every step.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "world/dice.rs"]
+mod dice;
 mod world;
 
 use reconcile::plan::{Op, REPLICA_SETS};

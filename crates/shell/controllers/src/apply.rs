@@ -127,7 +127,9 @@ impl Writer {
                     self.note(note, name, "");
                 }
             }
+            // A taken name is looked into by whoever asked for it.
             Err(error) if error.source.is_namespace_terminating() || error.source.is_conflict() => {}
+            Err(error) if error.source.is_already_exists() => {}
             Err(error) => {
                 if let Some(note) = &step.failed {
                     self.note(note, "", &error.source.api_message());

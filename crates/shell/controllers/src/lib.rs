@@ -2,6 +2,7 @@
 
 mod apply;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod discovery;
 mod disruption;
@@ -14,8 +15,10 @@ mod namespaces;
 mod node_lifecycle;
 mod pod_cidr;
 mod replicaset;
+mod revisions;
 mod runner;
 mod sources;
+mod statefulset;
 pub mod trust;
 
 use std::time::Duration;
@@ -67,6 +70,8 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("cronjob-controller", cronjob::start),
     ("disruption-controller", disruption::start),
     ("ttl-after-finished-controller", job_ttl::start),
+    ("statefulset-controller", statefulset::start),
+    ("daemon-set-controller", daemonset::start),
     ("namespace-controller", namespace::start),
     ("garbage-collector-controller", garbage::start),
     ("endpointslice-controller", endpoints::start_slices),

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use client::{Cached, Index, InformerConfig, Source};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Node, PersistentVolumeClaim, Pod, ReplicationController, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reconcile::PodView;
 use reconcile::endpoint_slice::SERVICE_NAME;
 use reconcile::service_account::{DEFAULT_SERVICE_ACCOUNT, ROOT_CA_CONFIG_MAP};
+use reconcile::statefulset::ClaimView;
 
 /// Objects by the uid of their controlling owner.
 pub(crate) const BY_OWNER: &str = "owner";
@@ -54,6 +57,10 @@ owned_source!(Jobs, Job, Job, std::convert::identity, []);
 owned_source!(CronJobs, CronJob, CronJob, std::convert::identity, []);
 owned_source!(DisruptionBudgets, PodDisruptionBudget, PodDisruptionBudget, std::convert::identity, []);
 owned_source!(Deployments, Deployment, Deployment, std::convert::identity, []);
+owned_source!(StatefulSets, StatefulSet, StatefulSet, std::convert::identity, []);
+owned_source!(DaemonSets, DaemonSet, DaemonSet, std::convert::identity, []);
+owned_source!(ControllerRevisions, ControllerRevision, ControllerRevision, std::convert::identity, []);
+owned_source!(Claims, PersistentVolumeClaim, ClaimView, ClaimView::from_claim, []);
 
 /// ReplicationControllers, kept in the shape of ReplicaSets.
 pub(crate) struct ReplicationControllers;

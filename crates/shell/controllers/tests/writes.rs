@@ -10,9 +10,9 @@ use access::defaults;
 use access::{Attributes, Decision};
 use apiserver::{Authorizer, Config};
 use async_trait::async_trait;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
@@ -132,6 +132,47 @@ async fn available(deployments: &Api<Deployment>, what: &str) {
     .await;
 }
 
+async fn sets(client: &Client) {
+    let stateful: Api<StatefulSet> = Api::namespaced(client.clone(), "a");
+    let claim = json!({ "metadata": { "name": "data" }, "spec": { "accessModes": ["ReadWriteOnce"],
+        "resources": { "requests": { "storage": "1Gi" } } } });
+    let set = json!({ "metadata": { "name": "db" }, "spec": { "replicas": 2, "serviceName": "db",
+        "persistentVolumeClaimRetentionPolicy": { "whenScaled": "Delete" },
+        "selector": { "matchLabels": { "app": "db" } }, "template": template("db", "i:1"),
+        "volumeClaimTemplates": [claim] } });
+    make(&stateful, set).await;
+    let daemons: Api<DaemonSet> = Api::namespaced(client.clone(), "a");
+    let set = json!({ "metadata": { "name": "agent" }, "spec": {
+        "selector": { "matchLabels": { "app": "agent" } }, "template": template("agent", "i:1") } });
+    make(&daemons, set).await;
+    for image in ["i:1", "i:2", "i:1"] {
+        let changed =
+            json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": image }] } } } });
+        merge(&stateful, "db", changed.clone()).await;
+        merge(&daemons, "agent", changed).await;
+        until(&format!("{image} rolled out"), || async {
+            let (set, daemon) = (stateful.get("db").await.ok()?, daemons.get("agent").await.ok()?);
+            let (status, other) = (set.status?, daemon.status?);
+            let seen = status.observed_generation == set.metadata.generation
+                && other.observed_generation == daemon.metadata.generation;
+            let stateful = status.available_replicas == Some(2) && status.current_revision == status.update_revision;
+            let daemon = other.number_available == Some(1) && other.updated_number_scheduled == Some(1);
+            (seen && stateful && daemon).then_some(())
+        })
+        .await;
+    }
+    let scaled =
+        json!({ "spec": { "replicas": 1, "persistentVolumeClaimRetentionPolicy": { "whenDeleted": "Delete" } } });
+    merge(&stateful, "db", scaled).await;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), "a");
+    until("the claim that is left belongs to the set", || async {
+        let claims = claims.list(&ListParams::default()).await.ok()?.items;
+        let [claim] = claims.as_slice() else { return None };
+        (claim.metadata.owner_references.as_ref()?.first()?.kind == "StatefulSet").then_some(())
+    })
+    .await;
+}
+
 async fn services(client: &Client) {
     let services: Api<Service> = Api::namespaced(client.clone(), "a");
     let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), "a");
@@ -246,6 +287,7 @@ async fn controllers_stay_within_their_roles() {
     namespace(&client).await;
     nodes(&client).await;
     workloads(&client).await;
+    sets(&client).await;
     services(&client).await;
     namespaces.delete("a", &DeleteParams::default()).await.unwrap();
     until("the namespace is gone", || async { namespaces.get_opt("a").await.ok()?.is_none().then_some(()) }).await;
@@ -263,6 +305,12 @@ async fn controllers_stay_within_their_roles() {
         "delete replicasets",
         "update deployments",
         "update deployments/status",
+        "create controllerrevisions",
+        "update controllerrevisions",
+        "create persistentvolumeclaims",
+        "update persistentvolumeclaims",
+        "update statefulsets/status",
+        "update daemonsets/status",
         "create endpoints",
         "update endpoints",
         "create endpointslices",

@@ -1,6 +1,6 @@
 //! apps/v1 Deployment: rolls out ReplicaSets.
 
-use meta::{FieldError, FieldErrors, FieldPath, Gvk, intstr, names};
+use meta::{FieldError, FieldErrors, FieldPath, Gvk, intstr};
 use serde_json::{Value, json};
 
 use super::V1;
@@ -102,7 +102,7 @@ fn validate_strategy(errors: &mut FieldErrors, strategy: &Value, path: &FieldPat
         "RollingUpdate" => {
             let path = path.child("rollingUpdate");
             for key in ["maxUnavailable", "maxSurge"] {
-                number_or_percent(errors, &rolling[key], &path.child(key));
+                super::workload_rules::number_or_percent(errors, &rolling[key], &path.child(key));
             }
             let zero = |key: &str| rolling[key] == 0 || intstr::percent(&rolling[key]) == Some(0);
             if zero("maxUnavailable") && zero("maxSurge") {
@@ -110,10 +110,8 @@ fn validate_strategy(errors: &mut FieldErrors, strategy: &Value, path: &FieldPat
                 let why = "may not be 0 when `maxSurge` is 0";
                 errors.push(FieldError::invalid(&path.child("maxUnavailable"), shown, why));
             }
-            if intstr::percent(&rolling["maxUnavailable"]).is_some_and(|percent| percent > 100) {
-                let shown = rolling["maxUnavailable"].clone();
-                errors.push(FieldError::invalid(&path.child("maxUnavailable"), shown, "must not be greater than 100%"));
-            }
+            let bound = &rolling["maxUnavailable"];
+            super::workload_rules::at_most_all(errors, bound, &path.child("maxUnavailable"));
         }
         "Recreate" => {}
         _ => {
@@ -121,15 +119,5 @@ fn validate_strategy(errors: &mut FieldErrors, strategy: &Value, path: &FieldPat
                 "MaxUnavailable": rolling["maxUnavailable"], "MaxSurge": rolling["maxSurge"]}});
             errors.push(FieldError::not_supported(path, shown, &["Recreate", "RollingUpdate"]));
         }
-    }
-}
-
-fn number_or_percent(errors: &mut FieldErrors, value: &Value, path: &FieldPath) {
-    match value {
-        Value::String(percent) => rules::name(errors, path, percent, names::percent),
-        number if number.as_i64().is_some_and(|number| number < 0) => {
-            errors.push(FieldError::invalid(path, number.clone(), rules::NOT_NEGATIVE));
-        }
-        _ => {}
     }
 }

@@ -1,11 +1,11 @@
 //! apps/v1 StatefulSet: pods with stable names and storage.
 
-use meta::{FieldError, FieldErrors, FieldPath, Gvk};
+use meta::{FieldError, FieldErrors, FieldPath, Gvk, names};
 use serde_json::{Value, json};
 
-use super::V1;
-use crate::core::{default_claim, default_template};
-use crate::json::{child, ensure, fill, fill_empty, int, items, remove, set};
+use super::{V1, workload_rules};
+use crate::core::{default_claim, default_template, validate_claim_spec};
+use crate::json::{child, ensure, fill, fill_empty, int, is_empty, items, list, remove, set, text};
 use crate::kind::{Column, Kind, Subresource, texts};
 use crate::{columns, rules};
 
@@ -26,6 +26,9 @@ pub fn kind() -> Kind {
         prepare_create,
         validate,
         validate_update,
+        validate_status,
+        validate_name: names::dns_label,
+        warnings,
         ..Kind::namespaced(V1, "StatefulSet", "statefulsets")
     }
 }
@@ -44,9 +47,13 @@ fn default(object: &mut Value) {
     fill(spec, "revisionHistoryLimit", 10);
     fill_empty(spec, "podManagementPolicy", "OrderedReady");
     if let Some(strategy) = ensure(spec, "updateStrategy") {
-        fill_empty(strategy, "type", "RollingUpdate");
+        // A strategy that was named without bounds has none: its pods come back as they were when the update began.
+        if is_empty(&strategy["type"]) {
+            set(strategy, "type", "RollingUpdate");
+            ensure(strategy, "rollingUpdate");
+        }
         if strategy["type"] == "RollingUpdate"
-            && let Some(rolling) = ensure(strategy, "rollingUpdate")
+            && let Some(rolling) = child(strategy, "rollingUpdate")
         {
             fill(rolling, "partition", 0);
         }
@@ -71,12 +78,107 @@ fn prepare_create(object: &mut Value) {
 
 fn validate(object: &Value) -> FieldErrors {
     let mut errors = Vec::new();
-    let path = FieldPath::new("spec");
-    let policies = ["OrderedReady", "Parallel"];
-    rules::one_of(&mut errors, &object["spec"], &path, "podManagementPolicy", &policies);
-    rules::not_negative(&mut errors, &object["spec"], &path, "replicas");
-    rules::not_negative(&mut errors, &object["spec"], &path, "minReadySeconds");
-    super::workload_rules::selector_and_template(&mut errors, object, "statefulset");
+    let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+    let policy = text(spec, "podManagementPolicy");
+    if !["OrderedReady", "Parallel"].contains(&policy) {
+        let why = "must be 'OrderedReady' or 'Parallel'";
+        errors.push(FieldError::invalid(&path.child("podManagementPolicy"), policy, why));
+    }
+    strategy(&mut errors, &spec["updateStrategy"], &path.child("updateStrategy"));
+    let retention = path.child("persistentVolumeClaimRetentionPolicy");
+    for key in ["whenDeleted", "whenScaled"] {
+        let policy = &spec["persistentVolumeClaimRetentionPolicy"];
+        rules::one_of(&mut errors, policy, &retention, key, &["Retain", "Delete"]);
+    }
+    for (index, claim) in list(spec, "volumeClaimTemplates").iter().enumerate() {
+        let path = path.child("volumeClaimTemplates").index(index).child("spec");
+        validate_claim_spec(&mut errors, &claim["spec"], &path);
+    }
+    rules::not_negative(&mut errors, spec, &path, "replicas");
+    rules::not_negative(&mut errors, spec, &path, "minReadySeconds");
+    rules::not_negative(&mut errors, &spec["ordinals"], &path.child("ordinals"), "start");
+    let service = text(spec, "serviceName");
+    if !service.is_empty() {
+        rules::name(&mut errors, &path.child("serviceName"), service, names::dns_label);
+    }
+    if spec["selector"].is_null() {
+        errors.push(FieldError::required(&path.child("selector"), ""));
+    }
+    workload_rules::selector(&mut errors, &spec["selector"], "statefulset");
+    workload_rules::template(&mut errors, &as_in_pods(spec), &spec["selector"], "StatefulSet");
+    errors
+}
+
+fn strategy(errors: &mut FieldErrors, strategy: &Value, path: &FieldPath) {
+    let rolling = &strategy["rollingUpdate"];
+    match strategy["type"].as_str().unwrap_or_default() {
+        "OnDelete" if !rolling.is_null() => {
+            let why = "only allowed for updateStrategy 'RollingUpdate'";
+            errors.push(FieldError::invalid(&path.child("rollingUpdate"), rolling.clone(), why));
+        }
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let path = path.child("rollingUpdate");
+            rules::not_negative(errors, rolling, &path, "partition");
+            let (bound, path) = (&rolling["maxUnavailable"], path.child("maxUnavailable"));
+            if !bound.is_null() {
+                workload_rules::number_or_percent(errors, bound, &path);
+                if workload_rules::is_zero(bound) {
+                    errors.push(FieldError::invalid(&path, bound.clone(), "cannot be 0"));
+                }
+                workload_rules::at_most_all(errors, bound, &path);
+            }
+        }
+        _ => {
+            let shown = json!({"Type": strategy["type"], "RollingUpdate": rolling});
+            errors.push(FieldError::invalid(path, shown, "must be 'RollingUpdate' or 'OnDelete'"));
+        }
+    }
+}
+
+/// The template as its pods will be: with the claims among the volumes, and without the host names that the controller
+/// writes over.
+fn as_in_pods(spec: &Value) -> Value {
+    let mut template = spec["template"].clone();
+    let claims: Vec<&str> =
+        list(spec, "volumeClaimTemplates").iter().map(|claim| text(claim, "metadata.name")).collect();
+    let own: Vec<Value> = list(&template, "spec.volumes")
+        .iter()
+        .filter(|volume| !claims.contains(&text(volume, "name")))
+        .cloned()
+        .collect();
+    let Some(pod) = child(&mut template, "spec") else { return template };
+    remove(pod, "hostname");
+    remove(pod, "subdomain");
+    if !claims.is_empty() {
+        let claim = |name: &&str| json!({ "name": name, "persistentVolumeClaim": { "claimName": name } });
+        let volumes: Vec<Value> = claims.iter().map(claim).chain(own).collect();
+        set(pod, "volumes", volumes);
+    }
+    template
+}
+
+fn warnings(object: &Value) -> Vec<String> {
+    const KEEPS_ALL: &str = "spec.revisionHistoryLimit: a negative value retains all historical revisions; \
+                             a value >= 0 is recommended";
+    let negative = object["spec"]["revisionHistoryLimit"].as_i64().is_some_and(|limit| limit < 0);
+    negative.then(|| KEEPS_ALL.to_owned()).into_iter().collect()
+}
+
+fn validate_status(new: &Value, old: &Value) -> FieldErrors {
+    const PARTS: [&str; 4] = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+    let mut errors = Vec::new();
+    let (status, path) = (&new["status"], FieldPath::new("status"));
+    rules::not_negative(&mut errors, status, &path, "replicas");
+    workload_rules::status_counts(&mut errors, status, &old["status"], &PARTS);
+    let mut bounded = |part: &str, whole: &str| {
+        if int(status, part) > int(status, whole) {
+            let why = format!("cannot be greater than status.{whole}");
+            errors.push(FieldError::invalid(&path.child(part), int(status, part), why));
+        }
+    };
+    PARTS.iter().for_each(|part| bounded(part, "replicas"));
+    bounded("availableReplicas", "readyReplicas");
     errors
 }
 

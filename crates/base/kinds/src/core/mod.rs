@@ -25,7 +25,7 @@ mod service;
 mod service_rules;
 mod serviceaccount;
 
-pub(crate) use self::persistentvolumeclaim::default_claim;
+pub(crate) use self::persistentvolumeclaim::{default_claim, validate_claim_spec};
 pub(crate) use self::pod_defaults::default_template;
 pub(crate) use self::pod_rules::validate_template;
 pub use self::qos::qos_class;

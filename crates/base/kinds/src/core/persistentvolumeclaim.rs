@@ -1,13 +1,15 @@
 //! v1 PersistentVolumeClaim: a request for storage.
 
-use meta::{FieldError, FieldErrors, FieldPath};
+use meta::labels;
+use meta::quantity::Quantity;
+use meta::{FieldError, FieldErrors, FieldPath, names};
 use serde_json::{Value, json};
 
 use super::V1;
 use super::pod_defaults::default_resources;
-use crate::columns;
 use crate::json::{child, ensure, fill, fill_empty, list, set, text};
 use crate::kind::{Column, Kind, texts};
+use crate::{columns, rules};
 
 pub fn kind() -> Kind {
     Kind {
@@ -66,13 +68,44 @@ pub fn default_claim_spec(spec: &mut Value) {
 
 fn validate(claim: &Value) -> FieldErrors {
     let mut errors = Vec::new();
-    let (spec, path) = (&claim["spec"], FieldPath::new("spec"));
-    if list(spec, "accessModes").is_empty() {
-        let why = "at least 1 access mode is required";
-        errors.push(FieldError::required(&path.child("accessModes"), why));
-    }
-    if spec["resources"]["requests"]["storage"].is_null() {
-        errors.push(FieldError::required(&path.child("resources").key("storage"), ""));
-    }
+    validate_claim_spec(&mut errors, &claim["spec"], &FieldPath::new("spec"));
     errors
+}
+
+/// Rules of a claim's spec, also inside a StatefulSet.
+pub fn validate_claim_spec(errors: &mut FieldErrors, spec: &Value, path: &FieldPath) {
+    access_modes(errors, list(spec, "accessModes"), &path.child("accessModes"));
+    if !spec["selector"].is_null() {
+        errors.extend(labels::validate_label_selector(&spec["selector"], &path.child("selector")));
+    }
+    let (size, at) = (&spec["resources"]["requests"]["storage"], path.child("resources").key("storage"));
+    if size.is_null() {
+        errors.push(FieldError::required(&at, ""));
+    } else if let Ok(amount) = Quantity::from_value(size)
+        && (amount.is_zero() || amount.is_negative())
+    {
+        errors.push(FieldError::invalid(&at, amount.to_string(), "must be greater than zero"));
+    }
+    rules::one_of(errors, spec, path, "volumeMode", &["Block", "Filesystem"]);
+    for key in ["storageClassName", "volumeAttributesClassName"] {
+        let class = text(spec, key);
+        if !class.is_empty() {
+            rules::name(errors, &path.child(key), class, names::dns_subdomain);
+        }
+    }
+}
+
+fn access_modes(errors: &mut FieldErrors, modes: &[Value], path: &FieldPath) {
+    const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    const ALONE: &str = "ReadWriteOncePod";
+    if modes.is_empty() {
+        errors.push(FieldError::required(path, "at least 1 access mode is required"));
+    }
+    let modes = || modes.iter().map(|mode| mode.as_str().unwrap_or_default());
+    for unknown in modes().filter(|mode| !MODES.contains(mode)) {
+        errors.push(FieldError::not_supported(path, unknown, &MODES));
+    }
+    if modes().any(|mode| mode == ALONE) && modes().any(|mode| mode != ALONE && MODES.contains(&mode)) {
+        errors.push(FieldError::forbidden(path, "may not use ReadWriteOncePod with other access modes"));
+    }
 }

@@ -10,6 +10,7 @@ mod inside;
 mod network;
 mod rollout;
 mod tour;
+mod workloads_sets;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -27,6 +28,8 @@ const SCENARIOS: &[Scenario] = &[
     ("inside::logs", inside::logs),
     ("network::services_and_names", network::services_and_names),
     ("rollout::loses_no_request", rollout::loses_no_request),
+    ("workloads_sets::stateful_set", workloads_sets::stateful_set),
+    ("workloads_sets::daemon_set", workloads_sets::daemon_set),
     ("bad_input::to_the_api", bad_input::to_the_api),
     ("bad_input::to_the_command_line", bad_input::to_the_command_line),
     ("heal::container_and_pod", heal::container_and_pod),
