@@ -6,8 +6,9 @@ use meta::quantity::Quantity;
 use meta::{FieldError, FieldErrors, FieldPath, names};
 use serde_json::Value;
 
+use super::resource_rules;
 use crate::json::{flag, has, is_empty, list, map, text};
-use crate::rules::{self, NOT_NEGATIVE};
+use crate::rules;
 
 const ENV_SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
 const HANDLERS: [&str; 4] = ["exec", "httpGet", "tcpSocket", "grpc"];
@@ -22,7 +23,6 @@ const ENV_FIELDS: [&str; 8] = [
     "status.hostIPs",
     "status.podIP",
 ];
-const STANDARD_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// What a container may refer to.
 pub struct Pod<'a> {
@@ -234,19 +234,19 @@ pub fn resources(errors: &mut FieldErrors, resources: &Value, path: &FieldPath) 
     let requests = path.child("requests");
     for (name, value) in map(resources, "requests").into_iter().flatten() {
         let key = requests.key(name);
-        resource_amount(errors, name, value, &key);
+        resource_rules::amount(errors, name, value, &key);
         let (Ok(amount), limit) = (Quantity::from_value(value), &resources["limits"][name]) else { continue };
         match Quantity::from_value(limit) {
             Ok(limit) if amount > limit => {
                 let why = format!("must be less than or equal to {name} limit of {limit}");
                 errors.push(FieldError::invalid(&requests, amount.to_string(), why));
             }
-            Ok(limit) if amount != limit && !overcommits(name) => {
+            Ok(limit) if amount != limit && !resource_rules::overcommits(name) => {
                 let why = format!("must be equal to {name} limit of {limit}");
                 errors.push(FieldError::invalid(&requests, amount.to_string(), why));
             }
             Err(_) if !limit.is_null() => {}
-            Err(_) if !overcommits(name) => {
+            Err(_) if !resource_rules::overcommits(name) => {
                 errors.push(FieldError::required(
                     &path.child("limits"),
                     "Limit must be set for non overcommitable resources",
@@ -254,37 +254,13 @@ pub fn resources(errors: &mut FieldErrors, resources: &Value, path: &FieldPath) 
             }
             _ => {}
         }
-        resource_name(errors, name, &key);
+        resource_rules::container_name(errors, name, &key);
     }
-}
-
-fn overcommits(name: &str) -> bool {
-    !name.contains('/') && !name.starts_with("hugepages-")
-        || name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 
 fn resource(errors: &mut FieldErrors, name: &str, value: &Value, path: &FieldPath) {
-    resource_name(errors, name, path);
-    resource_amount(errors, name, value, path);
-}
-
-fn resource_name(errors: &mut FieldErrors, name: &str, path: &FieldPath) {
-    rules::name(errors, path, name, names::qualified_name);
-    let known = STANDARD_RESOURCES.contains(&name) || name.starts_with("hugepages-");
-    if !name.contains('/') && !known {
-        errors.push(FieldError::invalid(path, name, "must be a standard resource type or fully qualified"));
-        errors.push(FieldError::invalid(path, name, "must be a standard resource for containers"));
-    }
-}
-
-fn resource_amount(errors: &mut FieldErrors, name: &str, value: &Value, path: &FieldPath) {
-    let Ok(amount) = Quantity::from_value(value) else { return };
-    if amount.is_negative() {
-        errors.push(FieldError::invalid(path, amount.to_string(), NOT_NEGATIVE));
-    }
-    if name.contains('/') && !amount.is_whole() {
-        errors.push(FieldError::invalid(path, amount.to_string(), "must be an integer"));
-    }
+    resource_rules::container_name(errors, name, path);
+    resource_rules::amount(errors, name, value, path);
 }
 
 fn security(errors: &mut FieldErrors, context: &Value, path: &FieldPath) {

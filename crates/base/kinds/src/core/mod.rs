@@ -19,15 +19,17 @@ mod pod_rules;
 mod podtemplate;
 mod qos;
 mod replicationcontroller;
+mod resource_rules;
 mod resourcequota;
 mod secret;
 mod service;
 mod service_rules;
 mod serviceaccount;
 
+pub(crate) use self::container_rules::resources as validate_resources;
 pub(crate) use self::persistentvolumeclaim::{default_claim, validate_claim_spec};
 pub(crate) use self::pod_defaults::default_template;
-pub(crate) use self::pod_rules::validate_template;
+pub(crate) use self::pod_rules::{tolerations as validate_tolerations, validate_template};
 pub use self::qos::qos_class;
 use crate::kind::Kind;
 

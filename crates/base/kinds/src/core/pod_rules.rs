@@ -185,7 +185,7 @@ fn is_sysctl(name: &str) -> bool {
     name.len() <= 253 && name.split(['.', '/']).all(part)
 }
 
-fn tolerations(errors: &mut FieldErrors, spec: &Value, path: &FieldPath) {
+pub fn tolerations(errors: &mut FieldErrors, spec: &Value, path: &FieldPath) {
     for (i, toleration) in list(spec, "tolerations").iter().enumerate() {
         let path = path.index(i);
         let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));

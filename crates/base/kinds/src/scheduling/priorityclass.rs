@@ -43,9 +43,18 @@ fn validate(class: &Value) -> FieldErrors {
     let mut errors = Vec::new();
     let (name, value) = (text(class, "metadata.name"), int(class, "value"));
     if name.starts_with(SYSTEM_PREFIX) {
-        if !SYSTEM_CLASSES.contains(&(name, value)) {
-            let why = "priority class names with 'system-' prefix are reserved for system use only";
-            errors.push(FieldError::forbidden(&FieldPath::new("metadata").child("name"), why));
+        let known = SYSTEM_CLASSES.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+        let error = match known {
+            None => Some(format!("{name} is not a known system priority class")),
+            Some(own) if own != value => Some(format!("value of {name} PriorityClass must be {own}")),
+            Some(_) if flag(class, "globalDefault") => {
+                Some(format!("globalDefault of {name} PriorityClass must be false"))
+            }
+            Some(_) => None,
+        };
+        if let Some(error) = error {
+            let why = "priority class names with 'system-' prefix are reserved for system use only. error:";
+            errors.push(FieldError::forbidden(&FieldPath::new("metadata").child("name"), format!("{why} {error}")));
         }
     } else if value > USER_PRIORITY_MAX {
         let why = format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::json::{array, list, object};
+use super::json::{array, list, object, text};
 
 fn map(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
@@ -35,13 +35,45 @@ pub fn apply(pod: &mut Value, class: Option<&Value>) -> Result<(), String> {
     if !wanted.is_empty()
         && let Some(tolerations) = array(spec, "tolerations")
     {
-        for toleration in wanted {
-            if !tolerations.contains(toleration) {
-                tolerations.push(toleration.clone());
-            }
-        }
+        tolerations.extend(wanted.iter().cloned());
+        *tolerations = without_redundant(tolerations);
     }
     Ok(())
+}
+
+/// Leaves out what another toleration, kept before or coming later, covers.
+fn without_redundant(all: &[Value]) -> Vec<Value> {
+    let mut kept: Vec<Value> = Vec::new();
+    for (i, one) in all.iter().enumerate() {
+        let later = all.iter().skip(i + 1).any(|other| other != one && covers(other, one));
+        if !later && !kept.iter().any(|other| covers(other, one)) {
+            kept.push(one.clone());
+        }
+    }
+    kept
+}
+
+/// Whether `wide` tolerates at least what `narrow` does.
+fn covers(wide: &Value, narrow: &Value) -> bool {
+    let key_differs = text(wide, "key") != text(narrow, "key");
+    if key_differs && !(text(wide, "key").is_empty() && wide["operator"] == "Exists") {
+        return wide == narrow;
+    }
+    let effect = text(wide, "effect");
+    if !effect.is_empty() && effect != text(narrow, "effect") {
+        return false;
+    }
+    if effect == "NoExecute"
+        && let Some(limit) = wide["tolerationSeconds"].as_i64()
+        && narrow["tolerationSeconds"].as_i64().is_none_or(|seconds| seconds > limit)
+    {
+        return false;
+    }
+    match text(wide, "operator") {
+        "Exists" => true,
+        "" | "Equal" => wide == narrow || narrow["operator"] == "Equal" && text(wide, "value") == text(narrow, "value"),
+        _ => wide == narrow,
+    }
 }
 
 fn merged(own: &Value, of_class: &Value) -> Result<Map<String, Value>, String> {
@@ -51,7 +83,7 @@ fn merged(own: &Value, of_class: &Value) -> Result<Map<String, Value>, String> {
         match all.get(key) {
             Some(other) if other != value => {
                 return Err(format!(
-                    "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}; must match",
+                    "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {}; pod.spec.nodeSelector[{key}] = {}",
                     text(value),
                     text(other)
                 ));
@@ -84,9 +116,19 @@ mod tests {
             "overhead": {"cpu": "10m", "memory": "1Mi"},
         });
         assert_eq!(pod["spec"], spec);
-        // a second round changes nothing
+        // A second round changes nothing.
         apply(&mut pod, Some(&class())).unwrap();
         assert_eq!(pod["spec"], spec);
+    }
+
+    #[test]
+    fn the_wider_toleration_stays() {
+        let class = json!({"scheduling": {"tolerations": [{"key": "a", "operator": "Exists"}]}});
+        let mut pod = json!({"spec": {"tolerations": [{"key": "a", "operator": "Equal", "value": "v", "effect": "NoSchedule"},
+            {"key": "b", "operator": "Exists"}]}});
+        apply(&mut pod, Some(&class)).unwrap();
+        let expected = json!([{"key": "b", "operator": "Exists"}, {"key": "a", "operator": "Exists"}]);
+        assert_eq!(pod["spec"]["tolerations"], expected);
     }
 
     #[test]
