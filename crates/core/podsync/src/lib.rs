@@ -20,7 +20,7 @@ pub use probe::{ProbeKind, ProbeSettings, ProbeTracker, ProbeVerdict};
 pub use qos::{QosClass, oom_score_adj, qos_class};
 pub use resize::{Resize, resizes};
 pub use resources::{
-    CgroupLimits, container_limits, cpu_quota, cpu_shares, parse_quantity, pod_limits, quantity_bytes, quantity_milli,
+    CgroupLimits, container_limits, cpu_quota, cpu_shares, pod_limits, quantity_bytes, quantity_milli,
 };
 pub use spec::{
     ContainerKind, all_containers, container, ephemeral_containers, grace_seconds, is_host_network, is_sidecar,

@@ -1,6 +1,6 @@
 //! Quality-of-service class of a pod and the out-of-memory score that follows from it.
 
-use crate::quantity_bytes;
+use crate::{quantity_bytes, quantity_milli};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 /// Class by how requests and limits are set.
@@ -43,9 +43,8 @@ pub fn qos_class(pod: &Pod) -> QosClass {
     let (mut any, mut all) = (false, true);
     for resource in lists {
         for name in ["cpu", "memory"] {
-            let limit = resource.and_then(|r| r.limits.as_ref()?.get(name)).and_then(|q| crate::parse_quantity(&q.0));
-            let request =
-                resource.and_then(|r| r.requests.as_ref()?.get(name)).and_then(|q| crate::parse_quantity(&q.0));
+            let limit = resource.and_then(|r| r.limits.as_ref()?.get(name)).map(quantity_milli);
+            let request = resource.and_then(|r| r.requests.as_ref()?.get(name)).map(quantity_milli);
             let (limit, request) = (limit.filter(|v| *v > 0), request.filter(|v| *v > 0));
             any |= limit.is_some() || request.is_some();
             all &= limit.is_some() && (request.is_none() || request == limit);

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use meta::quantity::Quantity as Amount;
 
 /// CPU bandwidth period in microseconds.
 const PERIOD_US: i64 = 100_000;
@@ -21,64 +22,14 @@ pub struct CgroupLimits {
     pub memory_bytes: Option<i64>,
 }
 
-/// Value in thousandths of the unit, rounded up; `None` if it is not a quantity.
-///
-/// ```
-/// assert_eq!(podsync::parse_quantity("1.5Gi"), Some(1_610_612_736_000));
-/// assert_eq!(podsync::parse_quantity("250m"), Some(250));
-/// ```
-pub fn parse_quantity(text: &str) -> Option<i128> {
-    let text = text.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+')).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(split);
-    // scale in nano units so that every suffix is exact
-    let nano: i128 = match suffix {
-        "n" => 1,
-        "u" => 1_000,
-        "m" => 1_000_000,
-        "" => 1_000_000_000,
-        "k" => 10i128.pow(12),
-        "M" => 10i128.pow(15),
-        "G" => 10i128.pow(18),
-        "T" => 10i128.pow(21),
-        "P" => 10i128.pow(24),
-        "E" => 10i128.pow(27),
-        "Ki" => 10i128.pow(9) << 10,
-        "Mi" => 10i128.pow(9) << 20,
-        "Gi" => 10i128.pow(9) << 30,
-        "Ti" => 10i128.pow(9) << 40,
-        "Pi" => 10i128.pow(9) << 50,
-        "Ei" => 10i128.pow(9) << 60,
-        other => {
-            let exponent: i32 = other.strip_prefix(['e', 'E'])?.parse().ok()?;
-            let power = u32::try_from(exponent + 9).ok().filter(|p| *p <= 27)?;
-            10i128.pow(power)
-        }
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let negative = whole.starts_with('-');
-    let whole = whole.strip_prefix(['-', '+']).unwrap_or(whole);
-    if whole.is_empty() && fraction.is_empty() || fraction.len() > 18 {
-        return None;
-    }
-    if whole.starts_with(['-', '+']) {
-        return None;
-    }
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let scaled = digits.checked_mul(nano)?;
-    let divisor = 10i128.pow(fraction.len() as u32).checked_mul(1_000_000)?;
-    let value = (scaled + divisor - 1) / divisor;
-    Some(if negative { -value } else { value })
-}
-
-/// Thousandths, for CPU.
+/// Thousandths rounded up, for CPU; 0 where the text is no quantity.
 pub fn quantity_milli(quantity: &Quantity) -> i64 {
-    parse_quantity(&quantity.0).and_then(|v| i64::try_from(v).ok()).unwrap_or(0)
+    quantity.0.parse().map_or(0, Amount::milli_value)
 }
 
-/// Whole units rounded up, for memory and storage.
+/// Whole units rounded up, for memory and storage; 0 where the text is no quantity.
 pub fn quantity_bytes(quantity: &Quantity) -> i64 {
-    parse_quantity(&quantity.0).and_then(|v| i64::try_from((v + 999) / 1000).ok()).unwrap_or(0)
+    quantity.0.parse().map_or(0, Amount::value)
 }
 
 /// v1 CPU weight for a request in thousandths of a core.

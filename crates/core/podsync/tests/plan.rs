@@ -215,15 +215,7 @@ fn what_the_runtime_lost_counts_as_ended() {
 }
 
 #[test]
-fn quantities_and_limits() {
-    for (text, milli) in
-        [("1", 1000), ("100m", 100), ("0.5", 500), ("1Ki", 1_024_000), ("1e3", 1_000_000), ("2G", 2_000_000_000_000)]
-    {
-        assert_eq!(podsync::parse_quantity(text), Some(milli), "{text}");
-    }
-    for bad in ["", "x", "1Q", "--1"] {
-        assert_eq!(podsync::parse_quantity(bad), None, "{bad}");
-    }
+fn requests_and_limits_become_cgroup_limits() {
     let pod = pod(
         r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"250m"},"limits":{"cpu":"1","memory":"64Mi"}}},
         {"name":"b","resources":{"requests":{"cpu":"250m"},"limits":{"memory":"64Mi"}}}]}"#,

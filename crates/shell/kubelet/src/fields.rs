@@ -2,6 +2,7 @@
 
 use crate::machine::Machine;
 use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
+use meta::quantity::Quantity;
 use std::collections::BTreeMap;
 
 /// Addresses that a pod's fields may name.
@@ -76,7 +77,7 @@ pub fn resource(
     let resources = container.resources.as_ref();
     let get = |limits: bool| {
         let list = resources.and_then(|r| if limits { r.limits.as_ref() } else { r.requests.as_ref() });
-        list.and_then(|l| l.get(name)).and_then(|q| podsync::parse_quantity(&q.0))
+        list.and_then(|l| l.get(name)).and_then(|q| q.0.parse::<Quantity>().ok()).map(|q| i128::from(q.milli_value()))
     };
     let milli: i128 = match list {
         // an unset limit means that all of the node can be used
@@ -84,7 +85,7 @@ pub fn resource(
         "requests" => get(false).or_else(|| get(true)).unwrap_or(0),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };
-    let divisor = selector.divisor.as_ref().and_then(|d| podsync::parse_quantity(&d.0)).filter(|d| *d > 0);
-    let divisor = divisor.unwrap_or(1000);
+    let divisor = selector.divisor.as_ref().and_then(|divisor| divisor.0.parse::<Quantity>().ok());
+    let divisor = divisor.map(|divisor| i128::from(divisor.milli_value())).filter(|milli| *milli > 0).unwrap_or(1000);
     Ok(((milli + divisor - 1) / divisor).to_string())
 }
