@@ -11,6 +11,7 @@ pub mod go;
 pub mod node;
 pub mod node_graph;
 pub mod node_restriction;
+pub mod quota;
 pub mod rbac;
 pub mod rule;
 

@@ -1,8 +1,11 @@
 //! The door between validation and storage where policies look at a write and may change or refuse it.
 
+pub mod limit_ranger;
 pub mod pods;
+pub mod quota;
 pub mod service;
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use access::User;
@@ -66,9 +69,10 @@ pub trait Admission: Send + Sync + 'static {
     async fn committed(&self, _request: &AdmissionRequest<'_>, _object: &Value) {}
 }
 
-/// The plugins that every cluster runs, in their order. `ranges` is where Services get addresses and ports from.
+/// The plugins that every cluster runs, in their order; [`quota::ResourceQuota`] comes behind all others. `ranges` is where Services get addresses and ports from.
 pub fn builtin(ranges: Ranges) -> Vec<Arc<dyn Admission>> {
     vec![
+        Arc::new(limit_ranger::LimitRanger),
         Arc::new(pods::TaintNodesByCondition),
         Arc::new(pods::ServiceAccount),
         Arc::new(pods::Priority),
@@ -76,4 +80,19 @@ pub fn builtin(ranges: Ranges) -> Vec<Arc<dyn Admission>> {
         Arc::new(pods::RuntimeClass),
         Arc::new(service::ServiceAllocation::new(ranges)),
     ]
+}
+
+/// The objects of one namespace as the cache knows them, by name.
+fn in_namespace(
+    engine: &Engine,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+) -> impl Iterator<Item = ApiResult<Value>> + use<> {
+    let objects = engine.snapshot(group, plural).objects;
+    // '0' follows '/'.
+    let (first, end) = (format!("{namespace}/"), format!("{namespace}0"));
+    let range = objects.range::<_, str>((Bound::Included(first.as_str()), Bound::Excluded(end.as_str())));
+    let found: Vec<_> = range.map(|(_, object)| object.clone()).collect();
+    found.into_iter().map(|object| object.value())
 }

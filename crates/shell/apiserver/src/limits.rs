@@ -48,3 +48,7 @@ pub const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 /// Time one readiness check of the store may take.
 pub const HEALTH_CHECK_MAX: Duration = Duration::from_secs(2);
+/// Attempts to charge a quota that others change at the same time.
+pub const QUOTA_RETRIES_MAX: usize = 32;
+/// Queues in which writes to namespaces with quotas take turns.
+pub const QUOTA_TURNS: usize = 64;

@@ -206,6 +206,7 @@ async fn start_api(
     let ranges = Ranges { addresses: vec![range(&cluster.service_cidr())?], node_ports: NODE_PORTS };
     // What fills in comes before what judges.
     config.admission.splice(0..0, apiserver::admission::builtin(ranges));
+    config.admission.push(Arc::new(apiserver::admission::quota::ResourceQuota::default()));
     let server = ApiServer::start(config, store, stop.clone()).await?;
     security.attach(server.engine()).await.map_err(|status| anyhow::anyhow!("default roles: {status}"))?;
     Ok(server)

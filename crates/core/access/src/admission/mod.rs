@@ -1,6 +1,7 @@
 //! What admission decides about a write: pure functions over the object and what it refers to.
 
 pub mod json;
+pub mod limit_range;
 pub mod nodes;
 pub mod priority;
 pub mod runtime_class;

@@ -4,6 +4,13 @@ use serde_json::Value;
 
 use super::json::{set, text};
 
+/// Classes that a cluster cannot be without.
+const SYSTEM_CLASSES: [&str; 2] = ["system-node-critical", "system-cluster-critical"];
+
+pub fn is_system_class(name: &str) -> bool {
+    SYSTEM_CLASSES.contains(&name)
+}
+
 const PREEMPT: &str = "PreemptLowerPriority";
 
 /// The class that pods without a class get: of several marked ones, the lowest.

@@ -88,6 +88,38 @@ impl Admission for Priority {
             _ => Ok(()),
         }
     }
+
+    async fn validate(&self, request: &AdmissionRequest<'_>, class: &Value) -> ApiResult<()> {
+        let kind = &request.served.kind;
+        if kind.group != PRIORITY_GROUP || kind.plural != PRIORITY_CLASSES || !request.subresource.is_empty() {
+            return Ok(());
+        }
+        let refuse = |why: &str| Err(Status::forbidden(&request.served.resource(), request.name, why));
+        match request.operation {
+            Operation::Delete if priority::is_system_class(request.name) => {
+                refuse("this is a system priority class and cannot be deleted")
+            }
+            Operation::Create | Operation::Update if class["globalDefault"] == true => {
+                let default = default_class(request.engine);
+                let name = default.as_ref().map(|class| class["metadata"]["name"].as_str().unwrap_or_default());
+                match name.filter(|name| request.operation == Operation::Create || *name != request.name) {
+                    Some(name) => refuse(&format!(
+                        "PriorityClass {name} is already marked as default. Only one default can exist"
+                    )),
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+const PRIORITY_GROUP: &str = "scheduling.k8s.io";
+const PRIORITY_CLASSES: &str = "priorityclasses";
+
+fn default_class(engine: &Engine) -> Option<Value> {
+    let classes = engine.snapshot(PRIORITY_GROUP, PRIORITY_CLASSES);
+    priority::default_class(classes.objects.values().filter_map(|class| class.value().ok()))
 }
 
 /// An update that leaves out what admission had filled in keeps it.
@@ -103,15 +135,11 @@ fn keep(pod: &mut Value, old: &Value, field: &str) {
 
 impl Priority {
     async fn resolve(&self, request: &AdmissionRequest<'_>, pod: &mut Value) -> ApiResult<()> {
-        const GROUP: &str = "scheduling.k8s.io";
-        const PLURAL: &str = "priorityclasses";
         let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
         let (named, default) = if name.is_empty() {
-            let classes = request.engine.snapshot(GROUP, PLURAL);
-            let classes = classes.objects.values().filter_map(|class| class.value().ok());
-            (None, priority::default_class(classes))
+            (None, default_class(request.engine))
         } else {
-            (find(request.engine, GROUP, PLURAL, ("", &name)).await?, None)
+            (find(request.engine, PRIORITY_GROUP, PRIORITY_CLASSES, ("", &name)).await?, None)
         };
         priority::resolve(pod, named.as_ref(), default.as_ref()).map_err(|why| forbidden(request, &why))
     }

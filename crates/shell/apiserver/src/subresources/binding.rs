@@ -59,6 +59,10 @@ fn bound(name: &str, old: &Value, binding: &Value, target: &str) -> ApiResult<Va
             own.as_object_mut().into_iter().for_each(|own| own.extend(given.clone()));
         }
     }
+    // What was promised is kept now.
+    if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) {
+        status.remove("nominatedNodeName");
+    }
     set_condition(&mut new, json!({"type": "PodScheduled", "status": "True"}));
     Ok(new)
 }
