@@ -29,8 +29,19 @@ const STARTUP_GRACE: Duration = Duration::from_secs(60);
 /// What a kubelet reports, and nobody knows once it is silent.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// What the health of a node calls for; `silent` is how long neither its Lease nor its status changed.
-pub fn plan(node: &Node, pods: &[Arc<PodView>], silent: Duration, grace: Duration, now: Timestamp) -> Plan {
+/// Pods that leave later, by uid: since when they have been on a node whose taints they tolerate only for a while.
+pub type Pending = BTreeMap<String, Timestamp>;
+
+/// What the health of a node calls for; `silent` is how long neither its Lease nor its status changed. `pending` is
+/// what the last plan for this node left there.
+pub fn plan(
+    node: &Node,
+    pods: &[Arc<PodView>],
+    pending: &mut Pending,
+    silent: Duration,
+    grace: Duration,
+    now: Timestamp,
+) -> Plan {
     let mut plan = Plan::default();
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let mut conditions = node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
@@ -73,7 +84,7 @@ pub fn plan(node: &Node, pods: &[Arc<PodView>], silent: Duration, grace: Duratio
     if state.is_some_and(|state| state != "True") {
         mark_pods_not_ready(node, pods, now, &mut plan);
     }
-    evict(&known, pods, now, &mut plan);
+    evict(&known, pods, pending, now, &mut plan);
     plan
 }
 
@@ -175,37 +186,42 @@ fn pod_reference(pod: &PodView) -> k8s_openapi::api::core::v1::ObjectReference {
     }
 }
 
-/// When a pod has to leave a node with these taints: `None` stays, `Some(None)` at once.
-fn leaves_at(taints: &[&Taint], pod: &PodView, now: Timestamp) -> Option<Option<Timestamp>> {
-    let mut earliest: Option<Timestamp> = None;
+/// How long a pod may stay on a node with these taints: `None` for ever, zero not at all. Of several tolerations that
+/// cover a taint, the first counts.
+fn stays(taints: &[&Taint], pod: &PodView) -> Option<Duration> {
+    let mut shortest: Option<Duration> = None;
     for taint in taints {
-        let covering: Vec<&Toleration> = pod.tolerations.iter().filter(|known| tolerates(known, taint)).collect();
-        if covering.is_empty() {
-            return Some(None);
-        }
-        if let Some(limit) = covering.iter().filter_map(|toleration| toleration.toleration_seconds).min() {
-            let since = taint.time_added.as_ref().map_or(now, |time| time.0);
-            let due = since.checked_add(SignedDuration::from_secs(limit.max(0))).unwrap_or(now);
-            earliest = Some(earliest.map_or(due, |known| known.min(due)));
+        let Some(covering) = pod.tolerations.iter().find(|known| tolerates(known, taint)) else {
+            return Some(Duration::ZERO);
+        };
+        if let Some(seconds) = covering.toleration_seconds {
+            let limit = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+            shortest = Some(shortest.map_or(limit, |known| known.min(limit)));
         }
     }
-    earliest.map(|due| (due > now).then_some(due))
+    shortest
 }
 
-/// Deletes the pods whose tolerations do not (or no longer) cover the node's NoExecute taints.
-fn evict(taints: &[Taint], pods: &[Arc<PodView>], now: Timestamp, plan: &mut Plan) {
+/// Deletes the pods whose tolerations do not (or no longer) cover the node's NoExecute taints. Time runs from when a
+/// pod and a taint were first seen together: taints set by users do not say when.
+fn evict(taints: &[Taint], pods: &[Arc<PodView>], pending: &mut Pending, now: Timestamp, plan: &mut Plan) {
     let executing: Vec<&Taint> = taints.iter().filter(|taint| taint.effect == "NoExecute").collect();
-    if executing.is_empty() {
-        return;
-    }
+    pending.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
     for pod in pods.iter().filter(|pod| pod.deletion.is_none()) {
-        match leaves_at(&executing, pod, now) {
-            None => {}
-            Some(Some(due)) => {
-                let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
-                plan.requeue(wait + Duration::from_millis(10));
+        let limit = if executing.is_empty() { None } else { stays(&executing, pod) };
+        let Some(limit) = limit else {
+            if pending.remove(&pod.uid).is_some() {
+                let message = format!("Cancelling deletion of Pod {}/{}", pod.namespace, pod.name);
+                plan.notes.push(Note::normal(&pod_reference(pod), "TaintManagerEviction", message));
             }
-            Some(None) => {
+            continue;
+        };
+        let since = *pending.entry(pod.uid.clone()).or_insert(now);
+        let limit = SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX);
+        let rest = since.checked_add(limit).map_or(SignedDuration::ZERO, |due| due.duration_since(now));
+        match Duration::try_from(rest).ok().filter(|rest| !rest.is_zero()) {
+            Some(rest) => plan.requeue(rest + Duration::from_millis(10)),
+            None => {
                 let (namespace, name, uid) = (pod.namespace.clone(), pod.name.clone(), Some(pod.uid.clone()));
                 let message = "Taint manager: deleting due to NoExecute taint";
                 plan.push(disrupt(pod, "DeletionByTaintManager", message, now, None));
@@ -308,23 +324,50 @@ mod tests {
         assert!(matches!(&silent.steps[0].op, Op::Patch { body, .. } if body.to_string().contains("NeverUpdated")));
     }
 
+    fn plan(node: &Node, pods: &[Arc<PodView>], silent: Duration, grace: Duration, now: Timestamp) -> Plan {
+        super::plan(node, pods, &mut Pending::new(), silent, grace, now)
+    }
+
     #[test]
     fn pods_leave_when_their_toleration_ends() {
-        let taint =
-            Taint { key: "k".into(), effect: "NoExecute".into(), time_added: Some(seconds(at(100))), value: None };
-        let pod = |seconds: Option<i64>| PodView {
-            tolerations: vec![Toleration {
+        let tolerating = |name: &str, limits: &[Option<i64>]| {
+            let toleration = |seconds: &Option<i64>| Toleration {
                 key: Some("k".into()),
                 operator: Some("Exists".into()),
-                toleration_seconds: seconds,
+                toleration_seconds: *seconds,
                 ..Toleration::default()
-            }],
-            ..PodView::default()
+            };
+            let tolerations = limits.iter().map(toleration).collect();
+            Arc::new(PodView {
+                uid: name.into(),
+                name: name.into(),
+                node: "n".into(),
+                tolerations,
+                ..PodView::default()
+            })
         };
-        assert_eq!(leaves_at(&[&taint], &PodView::default(), at(100)), Some(None));
-        assert_eq!(leaves_at(&[&taint], &pod(None), at(900)), None);
-        assert_eq!(leaves_at(&[&taint], &pod(Some(30)), at(110)), Some(Some(at(130))));
-        assert_eq!(leaves_at(&[&taint], &pod(Some(30)), at(130)), Some(None));
+        let pods = [
+            tolerating("short", &[Some(30)]),
+            tolerating("long", &[Some(900), Some(1)]),
+            tolerating("ever", &[None]),
+            tolerating("never", &[]),
+        ];
+        let tainted = node("True", json!([{ "key": "k", "effect": "NoExecute" }]));
+        let mut pending = Pending::new();
+        let mut leaving = |node: &Node, second: i64| {
+            let plan = super::plan(node, &pods, &mut pending, Duration::ZERO, Duration::from_secs(4000), at(second));
+            let deleted = plan.batch.iter().map(|step| match &step.op {
+                Op::Delete { name, .. } => name.clone(),
+                other => panic!("{other:?}"),
+            });
+            (deleted.collect::<Vec<_>>(), plan.notes.len())
+        };
+        assert_eq!(leaving(&tainted, 100), (vec!["never".to_owned()], 0));
+        assert_eq!(leaving(&tainted, 129), (vec!["never".to_owned()], 0));
+        assert_eq!(leaving(&tainted, 130), (vec!["short".to_owned(), "never".to_owned()], 0));
+        // Without the taint those that are still there stay, and are told so; later the time runs anew.
+        assert_eq!(leaving(&node("True", json!([])), 140), (vec![], 3));
+        assert_eq!(leaving(&tainted, 150), (vec!["never".to_owned()], 0));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod namespaces;
 mod node_lifecycle;
 mod pod_cidr;
 mod replicaset;
+mod resource_quota;
 mod revisions;
 mod runner;
 mod sources;
@@ -77,6 +78,7 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("endpointslice-controller", endpoints::start_slices),
     ("endpoints-controller", endpoints::start_endpoints),
     ("endpointslice-mirroring-controller", endpoints::start_mirror),
+    ("resourcequota-controller", resource_quota::start),
     ("node-ipam-controller", pod_cidr::start),
     ("node-lifecycle-controller", node_lifecycle::start),
     ("pod-garbage-collector-controller", node_lifecycle::start_collector),

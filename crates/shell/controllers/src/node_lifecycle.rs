@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use reconcile::PodView;
 use reconcile::conditions::seconds;
-use reconcile::node_lifecycle::{collect_pods, plan};
+use reconcile::node_lifecycle::{Pending, collect_pods, plan};
 use reconcile::plan::{NODES, PODS};
 use tokio::time::Instant;
 
@@ -71,7 +71,10 @@ pub(crate) fn start(context: &Context) {
     let wake = queue.clone();
     pods.subscribe(move |change| {
         let Some(pod) = change.new.as_ref().filter(|pod| !pod.node.is_empty()) else { return };
-        let moved = change.old.as_ref().is_none_or(|old| old.node != pod.node || old.ready != pod.ready);
+        let moved = change
+            .old
+            .as_ref()
+            .is_none_or(|old| old.node != pod.node || old.ready != pod.ready || old.tolerations != pod.tolerations);
         if moved {
             wake.add(ObjectKey::new("", &pod.node));
         }
@@ -84,12 +87,20 @@ pub(crate) fn start(context: &Context) {
         caches.2.synced().await;
     };
     let grace = context.config.node_monitor_grace;
+    let pending: Arc<Mutex<HashMap<String, Pending>>> = Arc::default();
     context.work(NAME, &queue, ready, move |key| {
-        let plan = nodes.get_key(&key).map(|node| {
+        let mut leaving = pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = nodes.get_key(&key);
+        if node.is_none() {
+            leaving.remove(&key.name);
+        }
+        let plan = node.map(|node| {
+            let leaving = leaving.entry(key.name.clone()).or_default();
             let last = signs.lock().unwrap_or_else(PoisonError::into_inner).get(&key.name).copied();
             let silent = last.map_or(Duration::ZERO, |last| last.elapsed());
-            plan(&node, &on_node(&pods, &key.name), silent, grace, seconds(Timestamp::now()).0)
+            plan(&node, &on_node(&pods, &key.name), leaving, silent, grace, seconds(Timestamp::now()).0)
         });
+        drop(leaving);
         let writer = writer.clone();
         async move {
             let Some(plan) = plan else { return Ok(None) };
