@@ -1,36 +1,62 @@
 //! The decision: filter all nodes, score those that remain, take the best; or tell why there is none.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::plugin::{Rejection, Verdict};
-use crate::plugins::PLUGINS;
+use crate::plugins::{PLUGINS, named_nodes};
 use crate::pod::PodInfo;
+use crate::preempt::{Attempt, Preemption, attempt};
 use crate::snapshot::{NodeInfo, Snapshot};
 
 /// Why no node takes the pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Unschedulable {
     /// The text of the event and of the condition.
     pub message: String,
     /// The plugins that rejected nodes: what may cure the pod depends on them.
     pub plugins: Vec<&'static str>,
+    /// Who has to go so that the pod fits soon.
+    pub preemption: Option<Preemption>,
+    /// No removal of pods helps: room that was kept for the pod is given up.
+    pub hopeless: bool,
+}
+
+type Verdicts<'a> = Vec<Box<dyn Verdict + 'a>>;
+
+fn prepare<'a>(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Verdicts<'a> {
+    PLUGINS.iter().map(|plugin| (plugin.prepare)(pod, snapshot)).collect()
 }
 
 /// The node for the pod. `seed` decides among equally good ones.
 pub fn place(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Result<String, Unschedulable> {
     if snapshot.is_empty() {
-        return Err(Unschedulable { message: "no nodes available to schedule pods".to_owned(), plugins: Vec::new() });
+        let message = "no nodes available to schedule pods".to_owned();
+        return Err(Unschedulable { message, hopeless: true, ..Unschedulable::default() });
     }
-    let verdicts: Vec<_> = PLUGINS.iter().map(|plugin| (plugin.prepare)(pod, snapshot)).collect();
+    let verdicts = prepare(pod, snapshot);
+    // Where pods were removed for this one, it goes as soon as it fits.
+    if let Some(node) = snapshot.nomination(&pod.uid).and_then(|node| snapshot.node(node))
+        && filter(pod, snapshot, &verdicts, node).is_ok()
+    {
+        return Ok(node.spec.name.clone());
+    }
+    let named = named_nodes(pod);
     let mut feasible = Vec::new();
-    let mut rejections = Vec::new();
+    let mut refused = Vec::new();
     for node in snapshot.nodes() {
-        match filter(&verdicts, node) {
+        let answer = match &named {
+            Some(named) if !named.contains(node.spec.name.as_str()) => {
+                Err(("NodeAffinity", Rejection::final_("node(s) didn't satisfy plugin(s) [NodeAffinity]")))
+            }
+            _ => filter(pod, snapshot, &verdicts, node),
+        };
+        match answer {
             Ok(()) => feasible.push(node),
-            Err((plugin, rejection)) => rejections.push(Refused { node, plugin, rejection }),
+            Err((plugin, rejection)) => refused.push(Refused { node, plugin, rejection }),
         }
     }
-    best(&verdicts, &feasible, seed).ok_or_else(|| explain(pod, &rejections))
+    best(&verdicts, &feasible, seed).ok_or_else(|| explain(pod, snapshot, &refused, seed))
 }
 
 struct Refused<'a> {
@@ -39,11 +65,84 @@ struct Refused<'a> {
     rejection: Rejection,
 }
 
-fn filter(verdicts: &[Box<dyn Verdict + '_>], node: &NodeInfo) -> Result<(), (&'static str, Rejection)> {
+/// Asks all plugins about a node as it is, and as it will be when the pods come for which room is kept there: neither
+/// may be taken for granted.
+fn filter(
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+    verdicts: &[Box<dyn Verdict + '_>],
+    node: &NodeInfo,
+) -> Result<(), (&'static str, Rejection)> {
+    if guests(pod, snapshot, node).next().is_some() {
+        let mut trial = Trial::new(pod, snapshot, node);
+        guests(pod, snapshot, node).for_each(|guest| trial.add(guest));
+        trial.ask(&trial.node, trial.relational)?;
+    }
+    ask(verdicts, node)
+}
+
+fn ask(verdicts: &[Box<dyn Verdict + '_>], node: &NodeInfo) -> Result<(), (&'static str, Rejection)> {
     for (plugin, verdict) in PLUGINS.iter().zip(verdicts) {
         verdict.filter(node).map_err(|rejection| (plugin.name, rejection))?;
     }
     Ok(())
+}
+
+/// Pods for which room is kept on the node and that are not less important.
+fn guests<'a>(pod: &'a PodInfo, snapshot: &'a Snapshot, node: &NodeInfo) -> impl Iterator<Item = &'a Arc<PodInfo>> {
+    let nominated = snapshot.nominated(&node.spec.name).iter();
+    nominated.filter(|other| other.priority >= pod.priority && other.uid != pod.uid)
+}
+
+/// A node with other pods than it has.
+pub(crate) struct Trial<'a> {
+    pod: &'a PodInfo,
+    snapshot: &'a Snapshot,
+    node: NodeInfo,
+    /// What the plugins know of the cluster as it is.
+    verdicts: Verdicts<'a>,
+    /// Whether what they know about other nodes depends on the pods of this one.
+    relational: bool,
+}
+
+impl<'a> Trial<'a> {
+    pub fn new(pod: &'a PodInfo, snapshot: &'a Snapshot, node: &NodeInfo) -> Self {
+        let spreads = pod.spread.iter().any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule");
+        let relational = spreads || !pod.terms.is_empty();
+        Self { pod, snapshot, node: node.clone(), verdicts: prepare(pod, snapshot), relational }
+    }
+
+    pub fn add(&mut self, pod: &Arc<PodInfo>) {
+        self.relational |= !pod.terms.is_empty();
+        self.node.add(pod.clone());
+    }
+
+    pub fn remove(&mut self, pod: &Arc<PodInfo>) {
+        self.relational |= !pod.terms.is_empty();
+        self.node.remove(&pod.uid);
+    }
+
+    /// Whether the pod fits, also beside those for which room is kept.
+    pub fn fits(&self) -> Result<(), Rejection> {
+        let mut crowded = self.node.clone();
+        let mut relational = self.relational;
+        for guest in guests(self.pod, self.snapshot, &self.node) {
+            relational |= !guest.terms.is_empty();
+            crowded.add(guest.clone());
+        }
+        if crowded.pods.len() > self.node.pods.len() {
+            self.ask(&crowded, relational).map_err(|(_, rejection)| rejection)?;
+        }
+        self.ask(&self.node, self.relational).map_err(|(_, rejection)| rejection)
+    }
+
+    fn ask(&self, node: &NodeInfo, relational: bool) -> Result<(), (&'static str, Rejection)> {
+        if relational {
+            let changed = self.snapshot.with_node(node.clone());
+            return ask(&prepare(self.pod, &changed), node);
+        }
+        ask(&self.verdicts, node)
+    }
 }
 
 fn best(verdicts: &[Box<dyn Verdict + '_>], feasible: &[&NodeInfo], seed: u64) -> Option<String> {
@@ -62,33 +161,29 @@ fn best(verdicts: &[Box<dyn Verdict + '_>], feasible: &[&NodeInfo], seed: u64) -
     winners.get(choice).map(|node| node.spec.name.clone())
 }
 
-fn explain(pod: &PodInfo, refused: &[Refused<'_>]) -> Unschedulable {
+fn explain(pod: &PodInfo, snapshot: &Snapshot, refused: &[Refused<'_>], seed: u64) -> Unschedulable {
     let reasons = refused.iter().flat_map(|one| one.rejection.reasons.iter().map(String::as_str));
-    let mut message = format!("{} no new claims to deallocate", counted(refused.len(), reasons));
-    message.push_str(&preemption(pod, refused).map_or_else(|| ".".to_owned(), |text| format!(", preemption: {text}")));
+    let mut message = counted(refused.len(), reasons);
+    let why: Vec<_> = refused.iter().map(|one| (one.node, &one.rejection)).collect();
+    let (mut preemption, mut hopeless) = (None, false);
+    let unhelpful = match attempt(pod, snapshot, &why, seed) {
+        Attempt::Victims(found) => {
+            preemption = Some(found);
+            None
+        }
+        Attempt::NotEligible(why) => Some(why.to_owned()),
+        Attempt::Hopeless(reasons) => {
+            hopeless = true;
+            Some(counted(refused.len(), reasons.iter().flatten().map(String::as_str)))
+        }
+    };
+    if let Some(unhelpful) = unhelpful {
+        message.push_str(&format!(" no new claims to deallocate, preemption: {unhelpful}"));
+    }
     let mut plugins: Vec<_> = refused.iter().map(|one| one.plugin).collect();
     plugins.sort_unstable();
     plugins.dedup();
-    Unschedulable { message, plugins }
-}
-
-/// Why no pod makes room. None where pods of lower priority might: running pods are not removed for others, so
-/// nothing is said about them.
-fn preemption(pod: &PodInfo, refused: &[Refused<'_>]) -> Option<String> {
-    if !pod.preempts {
-        return Some("not eligible due to preemptionPolicy=Never.".to_owned());
-    }
-    let mut reasons = Vec::with_capacity(refused.len());
-    for one in refused {
-        reasons.push(if one.rejection.final_ {
-            "Preemption is not helpful for scheduling"
-        } else if one.node.pods.iter().all(|other| other.priority >= pod.priority) {
-            "No preemption victims found for incoming pod"
-        } else {
-            return None;
-        });
-    }
-    Some(counted(refused.len(), reasons.into_iter()))
+    Unschedulable { message, plugins, preemption, hopeless }
 }
 
 /// `0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods.`, sorted as text.
@@ -251,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn preemption_is_spoken_of_only_where_it_was_looked_at() {
+    fn preemption_is_spoken_of_only_where_it_does_not_help() {
         let mut snapshot = Snapshot::default();
         snapshot.set_node(node("n1", json!({}), json!({}), "1"));
         snapshot.add_pod("n1", Arc::new(pod("p1", json!({"containers": cpu("800m"), "priority": 5}))));
@@ -259,10 +354,11 @@ mod tests {
             let spec = json!({"containers": cpu("800m"), "priority": priority, "preemptionPolicy": policy});
             place(&pod("p", spec), &snapshot, 0).unwrap_err().message
         };
-        let why = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate";
+        let plain = "0/1 nodes are available: 1 Insufficient cpu.";
+        let why = format!("{plain} no new claims to deallocate");
         let none = ", preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
         assert_eq!(message(5, None), format!("{why}{none}"));
-        assert_eq!(message(6, None), format!("{why}."));
+        assert_eq!(message(6, None), plain);
         let never = ", preemption: not eligible due to preemptionPolicy=Never.";
         assert_eq!(message(6, Some("Never")), format!("{why}{never}"));
     }

@@ -7,6 +7,9 @@ use k8s_openapi::api::core::v1::{NodeAffinity, Pod, Toleration, TopologySpreadCo
 use crate::affinity::PodTerms;
 use crate::resources::{Resources, pod_requests};
 
+/// The reason of the condition by which a preempted pod is known.
+pub const PREEMPTED_REASON: &str = "PreemptionByScheduler";
+
 /// A port of the host that a container wants for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
@@ -50,8 +53,19 @@ pub struct PodInfo {
     pub terms: PodTerms,
     pub tolerations: Vec<Toleration>,
     pub spread: Vec<TopologySpreadConstraint>,
+    /// Of its containers.
     pub images: Vec<String>,
+    /// Mounted as volumes.
+    pub volume_images: Vec<String>,
+    /// May push out pods of lower priority.
     pub preempts: bool,
+    /// The node whose room is kept for it.
+    pub nominated: Option<String>,
+    /// When it started (seconds since the epoch), once a kubelet said so.
+    pub started: Option<i64>,
+    /// Was told to go in favour of a pod of higher priority.
+    pub preempted: bool,
+    pub generation: i64,
     /// The message of its PodScheduled=False condition, so that it is not written again.
     pub unschedulable_message: Option<String>,
 }
@@ -63,17 +77,24 @@ impl PodInfo {
         let status = pod.status.unwrap_or_default();
         let labels = meta.labels.unwrap_or_default();
         let namespace = meta.namespace.unwrap_or_default();
-        let (requests, scored_requests) = pod_requests(&spec);
+        let (requests, scored_requests) = pod_requests(&spec, &status);
         let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
-        let ports = spec.containers.iter().flat_map(|c| c.ports.iter().flatten()).filter_map(|port| {
+        let volume_images = spec.volumes.iter().flatten().filter_map(|volume| volume.image.as_ref());
+        let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten()).filter_map(|port| {
             let number = port.host_port.filter(|number| *number > 0)?;
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
             Some(HostPort { ip: port.host_ip.clone().unwrap_or_default(), protocol, port: number })
         });
         let condition = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+        let preempted = status.conditions.iter().flatten().any(|c| {
+            c.type_ == "DisruptionTarget" && c.status == "True" && c.reason.as_deref() == Some(PREEMPTED_REASON)
+        });
         Self {
+            generation: meta.generation.unwrap_or(0),
             owner: meta.owner_references.iter().flatten().find(|o| o.controller == Some(true)).map(|o| o.uid.clone()),
             ports: ports.collect(),
+            volume_images: volume_images.filter_map(|source| source.reference.clone()).collect(),
             images: containers().filter_map(|c| c.image.clone()).collect(),
             terms: PodTerms::new(spec.affinity.as_ref(), &namespace, &labels),
             namespace,
@@ -94,6 +115,9 @@ impl PodInfo {
             tolerations: spec.tolerations.unwrap_or_default(),
             spread: spec.topology_spread_constraints.unwrap_or_default(),
             preempts: spec.preemption_policy.as_deref() != Some("Never"),
+            nominated: status.nominated_node_name.filter(|name| !name.is_empty()),
+            started: status.start_time.map(|time| time.0.as_second()),
+            preempted,
             unschedulable_message: condition.and_then(|condition| condition.message.clone()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use meta::quantity::Quantity;
 
@@ -53,23 +53,47 @@ impl Resources {
 /// What a pod asks for (first) and what it counts as in scores (second).
 ///
 /// Containers and sidecars run together; an init container runs beside the sidecars declared before it; the pod needs
-/// the larger of both, plus overhead. Amounts stated for the pod as a whole replace those of its containers.
-pub fn pod_requests(spec: &PodSpec) -> (Resources, Resources) {
-    (total(spec, requests), total(spec, scored_requests))
+/// the larger of both, plus overhead. Amounts stated for the pod as a whole replace those of its containers. While a
+/// container is resized, the larger of what is wanted and what is in effect counts.
+pub fn pod_requests(spec: &PodSpec, status: &PodStatus) -> (Resources, Resources) {
+    let requests = |container: &Container| in_effect(container, spec, status);
+    let scored = |container: &Container| {
+        let mut resources = requests(container);
+        resources.0.entry("cpu".to_owned()).or_insert(SCORED_CPU_DEFAULT);
+        resources.0.entry("memory".to_owned()).or_insert(SCORED_MEMORY_DEFAULT);
+        resources
+    };
+    (total(spec, &requests), total(spec, &scored))
 }
 
-fn requests(container: &Container) -> Resources {
-    Resources::parse(container.resources.as_ref().and_then(|r| r.requests.as_ref()))
+fn in_effect(container: &Container, spec: &PodSpec, status: &PodStatus) -> Resources {
+    let stated = Resources::parse(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    let is_init = spec.init_containers.iter().flatten().any(|other| other.name == container.name);
+    let Some(known) = container_status(status, &container.name).filter(|_| !is_init || is_sidecar(container)) else {
+        return stated;
+    };
+    let Some(resources) = &known.resources else { return stated };
+    let mut amounts = Resources::parse(resources.requests.as_ref());
+    amounts.raise_to(&Resources::parse(known.allocated_resources.as_ref()));
+    let infeasible = |c: &k8s_openapi::api::core::v1::PodCondition| {
+        c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible")
+    };
+    if !status.conditions.iter().flatten().any(infeasible) {
+        amounts.raise_to(&stated);
+    }
+    amounts
 }
 
-fn scored_requests(container: &Container) -> Resources {
-    let mut resources = requests(container);
-    resources.0.entry("cpu".to_owned()).or_insert(SCORED_CPU_DEFAULT);
-    resources.0.entry("memory".to_owned()).or_insert(SCORED_MEMORY_DEFAULT);
-    resources
+fn container_status<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
+    let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    all.into_iter().find(|known| known.name == name)
 }
 
-fn total(spec: &PodSpec, of: fn(&Container) -> Resources) -> Resources {
+fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+fn total(spec: &PodSpec, of: &dyn Fn(&Container) -> Resources) -> Resources {
     let mut running = Resources::default();
     for container in &spec.containers {
         running.add(&of(container));
@@ -78,7 +102,7 @@ fn total(spec: &PodSpec, of: fn(&Container) -> Resources) -> Resources {
     let mut starting = Resources::default();
     for container in spec.init_containers.iter().flatten() {
         let mut needed = of(container);
-        if container.restart_policy.as_deref() == Some("Always") {
+        if is_sidecar(container) {
             running.add(&needed);
             sidecars.add(&needed);
             starting.raise_to(&sidecars);

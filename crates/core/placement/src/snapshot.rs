@@ -1,9 +1,11 @@
 //! The cluster as placement sees it: nodes with the pods that are on them or about to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use meta::labels::Selector;
 
 use crate::pod::PodInfo;
 use crate::resources::Resources;
@@ -56,11 +58,60 @@ pub struct Snapshot {
     waiting: BTreeMap<String, Vec<Arc<PodInfo>>>,
     /// Labels of namespaces, for terms that select namespaces.
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Pods for which others made room, by node: their room is not given to pods of lower priority.
+    nominated: BTreeMap<String, Vec<Arc<PodInfo>>>,
+    /// Disruption budgets by namespace and name.
+    budgets: BTreeMap<(String, String), Budget>,
+}
+
+/// The part of a PodDisruptionBudget that preemption respects as far as it can.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    pub selector: Option<Selector>,
+    /// How many of its pods may go now.
+    pub allowed: i64,
+    /// Pods whose eviction is counted already.
+    pub disrupted: BTreeSet<String>,
+}
+
+impl Budget {
+    pub fn new(budget: &PodDisruptionBudget) -> Self {
+        let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let selector = selector.and_then(|selector| serde_json::to_value(selector).ok());
+        let status = budget.status.as_ref();
+        Self {
+            selector: selector.and_then(|selector| Selector::from_label_selector(&selector)),
+            allowed: status.map_or(0, |status| i64::from(status.disruptions_allowed.unwrap_or(0))),
+            disrupted: status
+                .and_then(|s| s.disrupted_pods.as_ref())
+                .into_iter()
+                .flat_map(|p| p.keys().cloned())
+                .collect(),
+        }
+    }
+
+    /// Whether a pod of the budget's namespace is counted by it. A selector of everything protects nothing here, as
+    /// upstream's preemption leaves it out.
+    pub fn counts(&self, pod: &PodInfo) -> bool {
+        let selected = self.selector.as_ref().is_some_and(|s| !s.is_empty() && s.matches(&pod.labels));
+        selected && !self.disrupted.contains(&pod.name)
+    }
 }
 
 impl Snapshot {
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
         self.nodes.values()
+    }
+
+    pub fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.nodes.get(name)
+    }
+
+    /// The same cluster with one node in another state.
+    pub(crate) fn with_node(&self, node: NodeInfo) -> Self {
+        let mut other = self.clone();
+        other.nodes.insert(node.spec.name.clone(), node);
+        other
     }
 
     pub fn len(&self) -> usize {
@@ -100,29 +151,74 @@ impl Snapshot {
     }
 
     pub fn add_pod(&mut self, node: &str, pod: Arc<PodInfo>) {
-        let Some(node) = self.nodes.get_mut(node) else {
-            self.waiting.entry(node.to_owned()).or_default().push(pod);
-            return;
-        };
-        node.requested.add(&pod.requests);
-        node.scored_requested.add(&pod.scored_requests);
-        node.pods_with_terms += usize::from(!pod.terms.is_empty());
-        node.pods.push(pod);
+        match self.nodes.get_mut(node) {
+            Some(node) => node.add(pod),
+            None => self.waiting.entry(node.to_owned()).or_default().push(pod),
+        }
     }
 
     pub fn remove_pod(&mut self, node: &str, uid: &str) {
         if let Some(info) = self.nodes.get_mut(node) {
-            if let Some(position) = info.pods.iter().position(|pod| pod.uid == uid) {
-                let pod = info.pods.swap_remove(position);
-                info.pods_with_terms -= usize::from(!pod.terms.is_empty());
-                info.requested.subtract(&pod.requests);
-                info.scored_requested.subtract(&pod.scored_requests);
-            }
+            info.remove(uid);
         } else if let Some(pods) = self.waiting.get_mut(node) {
             pods.retain(|pod| pod.uid != uid);
             if pods.is_empty() {
                 self.waiting.remove(node);
             }
+        }
+    }
+
+    /// Keeps room on a node for a pod, and no longer on any other.
+    pub fn nominate(&mut self, node: &str, pod: Arc<PodInfo>) {
+        self.denominate(&pod.uid);
+        self.nominated.entry(node.to_owned()).or_default().push(pod);
+    }
+
+    pub fn denominate(&mut self, uid: &str) {
+        self.nominated.retain(|_, pods| {
+            pods.retain(|pod| pod.uid != uid);
+            !pods.is_empty()
+        });
+    }
+
+    /// The node where room is kept for the pod.
+    pub fn nomination(&self, uid: &str) -> Option<&str> {
+        let found = self.nominated.iter().find(|(_, pods)| pods.iter().any(|pod| pod.uid == uid));
+        found.map(|(node, _)| node.as_str())
+    }
+
+    pub fn nominated(&self, node: &str) -> &[Arc<PodInfo>] {
+        self.nominated.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn set_budget(&mut self, namespace: &str, name: &str, budget: Budget) {
+        self.budgets.insert((namespace.to_owned(), name.to_owned()), budget);
+    }
+
+    pub fn remove_budget(&mut self, namespace: &str, name: &str) {
+        self.budgets.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Each budget with its namespace.
+    pub fn budgets(&self) -> impl Iterator<Item = (&str, &Budget)> {
+        self.budgets.iter().map(|((namespace, _), budget)| (namespace.as_str(), budget))
+    }
+}
+
+impl NodeInfo {
+    pub fn add(&mut self, pod: Arc<PodInfo>) {
+        self.requested.add(&pod.requests);
+        self.scored_requested.add(&pod.scored_requests);
+        self.pods_with_terms += usize::from(!pod.terms.is_empty());
+        self.pods.push(pod);
+    }
+
+    pub fn remove(&mut self, uid: &str) {
+        if let Some(position) = self.pods.iter().position(|pod| pod.uid == uid) {
+            let pod = self.pods.swap_remove(position);
+            self.pods_with_terms -= usize::from(!pod.terms.is_empty());
+            self.requested.subtract(&pod.requests);
+            self.scored_requested.subtract(&pod.scored_requests);
         }
     }
 }

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use client::{Hub, Informer, InformerConfig, ObjectKey, Recorder};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use placement::{NodeSpec, PodInfo};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use placement::{Budget, NodeSpec, PodInfo};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::apply::{Bound, Writer};
+use self::apply::{Bound, Refused, Writer};
 use self::state::State;
 
 /// Pods placed before the loop looks at events again.
@@ -46,6 +47,7 @@ impl Default for SchedulerConfig {
 struct Pods;
 struct Nodes;
 struct Namespaces;
+struct Budgets;
 
 impl client::Source for Pods {
     type Object = Pod;
@@ -71,6 +73,14 @@ impl client::Source for Namespaces {
     type View = BTreeMap<String, String>;
     fn project(namespace: Namespace) -> BTreeMap<String, String> {
         namespace.metadata.labels.unwrap_or_default()
+    }
+}
+
+impl client::Source for Budgets {
+    type Object = PodDisruptionBudget;
+    type View = Budget;
+    fn project(budget: PodDisruptionBudget) -> Budget {
+        Budget::new(&budget)
     }
 }
 
@@ -103,20 +113,25 @@ impl Dirty {
 pub async fn run(config: SchedulerConfig, client: kube::Client, stop: CancellationToken) {
     let hub = Hub::new(client.clone(), stop.child_token());
     let (pods, nodes, namespaces) = (hub.informer::<Pods>(), hub.informer::<Nodes>(), hub.informer::<Namespaces>());
+    let budgets = hub.informer::<Budgets>();
     tokio::select! {
         () = stop.cancelled() => return,
-        () = async { tokio::join!(pods.synced(), nodes.synced(), namespaces.synced()); } => {}
+        () = async { tokio::join!(pods.synced(), nodes.synced(), namespaces.synced(), budgets.synced()); } => {}
     }
     let (dirty_pods, dirty_nodes) = (Dirty::follow(&pods), Dirty::follow(&nodes));
-    let dirty_namespaces = Dirty::follow(&namespaces);
+    let (dirty_namespaces, dirty_budgets) = (Dirty::follow(&namespaces), Dirty::follow(&budgets));
     let writer = Writer { recorder: Recorder::new(client.clone(), &config.name, None), client };
     let mut state = State::new(config.name, config.seed);
     let mut binds: JoinSet<Bound> = JoinSet::new();
-    let mut refusals: JoinSet<()> = JoinSet::new();
+    let mut refusals: JoinSet<Refused> = JoinSet::new();
     loop {
         for key in dirty_namespaces.take() {
             let namespace = namespaces.get_key(&key);
             state.observe_namespace(&key.name, namespace.as_deref().map(|namespace| &namespace.view), Instant::now());
+        }
+        // Budgets only matter to the next preemption: nobody is woken for them.
+        for key in dirty_budgets.take() {
+            state.observe_budget(&key, budgets.get_key(&key).as_deref().map(|budget| &budget.view));
         }
         for key in dirty_nodes.take() {
             let node = nodes.get_key(&key);
@@ -131,7 +146,7 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
             placed += 1;
             match outcome {
                 state::Outcome::Bind(pod, node) => drop(binds.spawn(writer.clone().bind(pod, node))),
-                state::Outcome::Refuse(pod, message) => drop(refusals.spawn(writer.clone().refuse(pod, message))),
+                state::Outcome::Refuse(pod, refusal) => drop(refusals.spawn(writer.clone().refuse(pod, refusal))),
             }
         }
         let may_place = state.has_active() && binds.len() < config.binds_max && refusals.len() < REFUSALS_MAX;
@@ -143,7 +158,10 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
                 Ok(bound) => state.bound(bound, Instant::now()),
                 Err(error) => tracing::error!(%error, "a binding task panicked"),
             },
-            Some(_) = refusals.join_next() => {}
+            Some(refused) = refusals.join_next() => match refused {
+                Ok(refused) => state.refused(&refused, Instant::now()),
+                Err(error) => tracing::error!(%error, "a refusing task panicked"),
+            },
             () = dirty_pods.wake.notified() => {}
             () = dirty_nodes.wake.notified() => {}
             () = dirty_namespaces.wake.notified() => {}

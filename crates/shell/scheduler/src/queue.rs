@@ -113,6 +113,13 @@ impl Queue {
         }
     }
 
+    /// A pod that waits for a change is tried again when its backoff is over.
+    pub fn again(&mut self, key: &ObjectKey, now: Instant) {
+        if self.pods.get(key).is_some_and(|waiting| matches!(waiting.place, Place::Unschedulable { .. })) {
+            self.ready(key, now);
+        }
+    }
+
     /// Moves pods that `cause` may cure.
     pub fn happened(&mut self, cause: Cause, now: Instant) {
         self.release(now, |plugins, _| plugins.is_empty() || plugins.iter().any(|plugin| cause.may_cure(plugin)));

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use client::{Cached, ObjectKey};
-use placement::{NodeSpec, PodInfo, Snapshot, place};
+use placement::{Budget, NodeSpec, PodInfo, Snapshot, place};
 
-use crate::apply::Bound;
+use crate::apply::{Bound, Refusal, Refused};
 use crate::queue::{Cause, Queue};
 
 pub enum Outcome {
     Bind(Arc<Cached<PodInfo>>, String),
-    Refuse(Arc<Cached<PodInfo>>, String),
+    Refuse(Arc<Cached<PodInfo>>, Refusal),
 }
 
 /// A pod as last seen, and the node whose room it takes.
@@ -65,6 +65,13 @@ impl State {
         }
     }
 
+    pub fn observe_budget(&mut self, key: &ObjectKey, budget: Option<&Budget>) {
+        match budget {
+            Some(budget) => self.snapshot.set_budget(&key.namespace, &key.name, budget.clone()),
+            None => self.snapshot.remove_budget(&key.namespace, &key.name),
+        }
+    }
+
     pub fn observe_pod(&mut self, key: &ObjectKey, pod: Option<Arc<Cached<PodInfo>>>, now: Instant) {
         let is_other = |known: &Known| pod.as_ref().is_none_or(|pod| pod.uid != known.pod.uid || pod.finished);
         if self.pods.get(key).is_some_and(is_other) {
@@ -72,6 +79,7 @@ impl State {
         }
         let Some(pod) = pod.filter(|pod| !pod.finished) else { return };
         let known = self.pods.remove(key);
+        self.observe_nomination(known.as_ref().map(|known| &*known.pod), &pod, now);
         if let Some(node) = &pod.node {
             self.queue.remove(key);
             let before = known.as_ref().and_then(|known| known.node.as_ref());
@@ -101,12 +109,36 @@ impl State {
         self.pods.insert(key.clone(), Known { pod, node: None, assumed: false });
     }
 
+    /// Follows nominations that others wrote. What was decided here is not undone by an older state of the pod.
+    fn observe_nomination(&mut self, old: Option<&Cached<PodInfo>>, pod: &Arc<Cached<PodInfo>>, now: Instant) {
+        let kept = self.snapshot.nomination(&pod.uid).map(str::to_owned);
+        let wanted = if pod.node.is_some() {
+            None
+        } else if old.is_none_or(|old| old.nominated != pod.nominated) {
+            pod.nominated.clone()
+        } else {
+            kept.clone()
+        };
+        match (kept, wanted) {
+            // Its view may be new: requests of a waiting pod can change.
+            (_, Some(node)) => self.snapshot.nominate(&node, Arc::new(pod.view.clone())),
+            (Some(_), None) => {
+                self.snapshot.denominate(&pod.uid);
+                self.queue.happened(Cause::PodGone, now);
+            }
+            (None, None) => {}
+        }
+    }
+
     fn forget(&mut self, key: &ObjectKey, now: Instant) {
         self.queue.remove(key);
-        if let Some(known) = self.pods.remove(key)
-            && let Some(node) = known.node
-        {
-            self.snapshot.remove_pod(&node, &known.pod.uid);
+        let Some(known) = self.pods.remove(key) else { return };
+        let kept = self.snapshot.nomination(&known.pod.uid).is_some();
+        self.snapshot.denominate(&known.pod.uid);
+        if let Some(node) = &known.node {
+            self.snapshot.remove_pod(node, &known.pod.uid);
+        }
+        if kept || known.node.is_some() {
             self.queue.happened(Cause::PodGone, now);
         }
     }
@@ -126,14 +158,31 @@ impl State {
                 Ok(node) => {
                     known.node = Some(node.clone());
                     known.assumed = true;
+                    self.snapshot.denominate(&pod.uid);
                     self.snapshot.add_pod(&node, Arc::new(pod.view.clone()));
                     return Some(Outcome::Bind(pod, node));
                 }
                 Err(why) => {
                     self.queue.unschedulable(&key, why.plugins, now);
-                    return Some(Outcome::Refuse(pod, why.message));
+                    if let Some(preemption) = &why.preemption {
+                        preemption.displaced.iter().for_each(|other| self.snapshot.denominate(&other.uid));
+                        self.snapshot.nominate(&preemption.node, Arc::new(pod.view.clone()));
+                    } else if why.hopeless && self.snapshot.nomination(&pod.uid).is_some() {
+                        self.snapshot.denominate(&pod.uid);
+                        self.queue.happened(Cause::PodGone, now);
+                    }
+                    let (message, preemption, hopeless) = (why.message, why.preemption, why.hopeless);
+                    return Some(Outcome::Refuse(pod, Refusal { message, preemption, hopeless }));
                 }
             }
+        }
+    }
+
+    /// A pod whose victims were not told to go tries again.
+    pub fn refused(&mut self, refused: &Refused, now: Instant) {
+        if refused.failed && self.pods.get(&refused.key).is_some_and(|known| known.pod.uid == refused.uid) {
+            self.snapshot.denominate(&refused.uid);
+            self.queue.again(&refused.key, now);
         }
     }
 
@@ -173,7 +222,11 @@ impl State {
 
 /// Whether a placed pod means something else to others than it did.
 fn takes_another_room(old: &PodInfo, new: &PodInfo) -> bool {
-    old.labels != new.labels || old.requests != new.requests || old.deleting != new.deleting
+    old.labels != new.labels
+        || old.requests != new.requests
+        || old.deleting != new.deleting
+        || old.preempted != new.preempted
+        || old.started != new.started
 }
 
 /// Whether a change of a waiting pod may let it be placed; its own condition may not.

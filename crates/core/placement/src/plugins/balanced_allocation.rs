@@ -15,13 +15,21 @@ impl Verdict for Rule<'_> {
         if ["cpu", "memory"].iter().all(|name| self.0.requests.get(name) == 0) {
             return None;
         }
-        let used = |name: &str| {
-            let has = node.spec.allocatable.get(name);
-            let wants = node.requested.get(name).saturating_add(self.0.requests.get(name));
-            if has <= 0 { 1.0 } else { (wants as f64 / has as f64).min(1.0) }
-        };
-        // The standard deviation of two values is half their distance.
-        let deviation = (used("cpu") - used("memory")).abs() / 2.0;
-        Some(((1.0 - deviation) * SCORE_MAX as f64) as i64)
+        // Compared with the node as it is: a node that is uneven already is not blamed on this pod.
+        let (after, before) = (evenness(node, Some(self.0)), evenness(node, None));
+        Some(SCORE_MAX / 2 + (SCORE_MAX / 2 + after - before) / 2)
     }
+}
+
+/// 100 where CPU and memory are filled to the same share, less the further these are apart.
+fn evenness(node: &NodeInfo, pod: Option<&PodInfo>) -> i64 {
+    let share = |name: &str| {
+        let has = node.spec.allocatable.get(name);
+        let more = pod.map_or(0, |pod| pod.requests.get(name));
+        let used = node.requested.get(name).saturating_add(more);
+        (has > 0).then(|| (used as f64 / has as f64).min(1.0))
+    };
+    // The standard deviation of two values is half their distance.
+    let deviation = share("cpu").zip(share("memory")).map_or(0.0, |(cpu, memory)| (cpu - memory).abs() / 2.0);
+    ((1.0 - deviation) * SCORE_MAX as f64) as i64
 }

@@ -8,7 +8,7 @@ pub const PLUGIN: Plugin = Plugin {
     name: "ImageLocality",
     weight: 1,
     prepare: |pod, snapshot| {
-        let spread = pod.images.iter().map(|image| normal_name(image)).map(|image| {
+        let spread = pod.images.iter().chain(&pod.volume_images).map(|image| normal_name(image)).map(|image| {
             let holders = snapshot.nodes().filter(|node| node.spec.images.contains_key(&image)).count();
             let share = if snapshot.is_empty() { 0.0 } else { holders as f64 / snapshot.len() as f64 };
             (image, share)

@@ -11,6 +11,8 @@ mod node_unschedulable;
 mod pod_topology_spread;
 mod taint_toleration;
 
+pub use node_affinity::named_nodes;
+
 use crate::plugin::Plugin;
 
 pub static PLUGINS: &[Plugin] = &[

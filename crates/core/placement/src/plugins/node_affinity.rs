@@ -1,5 +1,7 @@
 //! NodeAffinity: nodeSelector and required terms must match the node, preferred terms draw the pod to it.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 
 use crate::plugin::{Plugin, Rejection, Verdict, scale};
@@ -14,6 +16,23 @@ pub fn selects(pod: &PodInfo, node: &NodeSpec) -> bool {
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
     pod.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
         && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches(term, node)))
+}
+
+/// The only nodes that the required terms name, where each term names some.
+pub fn named_nodes(pod: &PodInfo) -> Option<BTreeSet<&str>> {
+    let affinity = pod.node_affinity.as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let mut all = BTreeSet::new();
+    for term in &required.node_selector_terms {
+        let fields = term.match_fields.iter().flatten();
+        let mut named = fields.filter(|field| field.key == "metadata.name" && field.operator == "In");
+        let values = |field: &'_ NodeSelectorRequirement| field.values.clone().unwrap_or_default();
+        let first = named.next()?;
+        let rest: Vec<Vec<String>> = named.map(values).collect();
+        let own = first.values.iter().flatten().filter(|name| rest.iter().all(|other| other.contains(name)));
+        all.extend(own.map(String::as_str));
+    }
+    (!required.node_selector_terms.is_empty()).then_some(all)
 }
 
 /// A term without requirements matches nothing.

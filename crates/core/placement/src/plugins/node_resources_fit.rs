@@ -15,7 +15,6 @@ impl Verdict for Rule<'_> {
         let pods_max = allocatable.get("pods");
         if i64::try_from(node.pods.len()).unwrap_or(i64::MAX) >= pods_max {
             reasons.push("Too many pods".to_owned());
-            final_ |= pods_max == 0;
         }
         for (name, amount) in self.0.requests.0.iter().filter(|(_, amount)| **amount > 0) {
             let has = allocatable.get(name);

@@ -15,6 +15,7 @@ pub const PLUGIN: Plugin = Plugin {
     weight: 2,
     prepare: |pod, snapshot| {
         let mut rules: Vec<Rule> = pod.spread.iter().map(|c| Rule::stated(c, pod, snapshot)).collect();
+        let strict = !rules.is_empty();
         if pod.spread.is_empty()
             && let Some(owner) = &pod.owner
         {
@@ -24,7 +25,7 @@ pub const PLUGIN: Plugin = Plugin {
                 rules.push(Rule::count(key, skew, Need::Prefer, snapshot, &is_alike, &|_| true));
             }
         }
-        Box::new(Spread { rules })
+        Box::new(Spread { rules, strict })
     },
 };
 
@@ -48,7 +49,12 @@ struct Rule {
 
 struct Spread {
     rules: Vec<Rule>,
+    /// The pod states its constraints itself: nodes without all their topologies are not preferred.
+    strict: bool,
 }
+
+/// The score of a node that the constraints say nothing about.
+const IGNORED: i64 = i64::MIN;
 
 impl Rule {
     fn stated(constraint: &TopologySpreadConstraint, pod: &PodInfo, snapshot: &Snapshot) -> Self {
@@ -74,7 +80,13 @@ impl Rule {
         let is_alike = |other: &PodInfo| other.namespace == pod.namespace && matches(other);
         let affinity = constraint.node_affinity_policy.as_deref() != Some("Ignore");
         let taints = constraint.node_taints_policy.as_deref() == Some("Honor");
+        // Constraints of one kind are looked at together: a node without one of their topologies has no domain.
+        let alike = pod.spread.iter().filter(|c| c.when_unsatisfiable == constraint.when_unsatisfiable);
+        let keys: Vec<&String> = alike.map(|c| &c.topology_key).collect();
         let counts = |node: &NodeInfo| {
+            if !keys.iter().all(|key| node.spec.labels.contains_key(*key)) {
+                return false;
+            }
             let keeps_out = |effect: &str| effect == "NoSchedule" || effect == "NoExecute";
             (!affinity || node_affinity::selects(pod, &node.spec))
                 && (!taints
@@ -130,17 +142,27 @@ impl Verdict for Spread {
     fn score(&self, node: &NodeInfo) -> Option<i64> {
         let mut rules = self.rules.iter().filter(|rule| rule.need == Need::Prefer).peekable();
         rules.peek()?;
-        let cost = rules.map(|rule| {
+        let has_all =
+            || self.rules.iter().all(|rule| rule.need != Need::Prefer || node.spec.labels.contains_key(&rule.key));
+        if self.strict && !has_all() {
+            return Some(IGNORED);
+        }
+        let cost = rules.filter_map(|rule| {
             let weight = (rule.counts.len() as f64 + 2.0).ln();
-            let alike = node.spec.labels.get(&rule.key).and_then(|domain| rule.counts.get(domain)).copied();
-            alike.unwrap_or(0) as f64 * weight + (rule.skew_max - 1) as f64
+            let alike = rule.counts.get(node.spec.labels.get(&rule.key)?).copied();
+            Some(alike.unwrap_or(0) as f64 * weight + (rule.skew_max - 1) as f64)
         });
         Some(cost.sum::<f64>().round() as i64)
     }
 
     fn normalize(&self, scores: &mut [i64]) {
-        let (least, most) = (scores.iter().min().copied().unwrap_or(0), scores.iter().max().copied().unwrap_or(0));
+        let known = || scores.iter().copied().filter(|score| *score != IGNORED);
+        let (least, most) = (known().min().unwrap_or(0), known().max().unwrap_or(0));
         for score in scores {
+            if *score == IGNORED {
+                *score = 0;
+                continue;
+            }
             *score = if most == 0 { SCORE_MAX } else { SCORE_MAX * (most + least - *score) / most };
         }
     }
