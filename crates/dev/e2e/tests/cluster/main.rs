@@ -7,6 +7,7 @@ mod bad_input;
 mod crash;
 mod heal;
 mod inside;
+mod limits;
 mod network;
 mod rollout;
 mod tour;
@@ -30,6 +31,8 @@ const SCENARIOS: &[Scenario] = &[
     ("rollout::loses_no_request", rollout::loses_no_request),
     ("workloads_sets::stateful_set", workloads_sets::stateful_set),
     ("workloads_sets::daemon_set", workloads_sets::daemon_set),
+    ("limits::preemption", limits::preemption),
+    ("limits::quota", limits::quota),
     ("bad_input::to_the_api", bad_input::to_the_api),
     ("bad_input::to_the_command_line", bad_input::to_the_command_line),
     ("heal::container_and_pod", heal::container_and_pod),
