@@ -5,6 +5,7 @@ pub mod decode;
 mod describe;
 pub mod model;
 pub mod openapi;
+pub mod openapi_protobuf;
 mod table;
 
 pub use decode::{DecodeError, Decoded, FieldValidation, Format, conform, decode, decode_partial, type_meta};

@@ -4,11 +4,12 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, VARY};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use meta::{ApiResult, GroupVersion, Status};
 use schema::openapi::{Served as Row, ServedSubresource, prefix, v2_document, v3_document};
-use serde_json::{Map, Value, json};
+use schema::openapi_protobuf::v2_protobuf;
+use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
 use crate::body::{self, Body};
@@ -18,6 +19,9 @@ use crate::registry::{Registry, Served};
 use crate::route::not_found;
 
 const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// How clients of different age begin to ask for `PROTOBUF`; they differ in what stands between name and version.
+const PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2";
 
 pub async fn answer(engine: &Engine, path: &str, headers: &HeaderMap) -> ApiResult<Response<Body>> {
     let registry = engine.registry();
@@ -26,7 +30,12 @@ pub async fn answer(engine: &Engine, path: &str, headers: &HeaderMap) -> ApiResu
         "/openapi/v2" => {
             let rows = rows(&registry);
             let etag = hash(&rows);
-            document(headers, &etag, move || v2_document(&rows, version)).await
+            if text(headers, ACCEPT).contains(PROTOBUF_ASKED) {
+                let build = move || Ok(v2_protobuf(&v2_document(&rows, version)));
+                document(headers, &etag, PROTOBUF, build).await
+            } else {
+                document(headers, &etag, JSON, move || serde_json::to_vec(&v2_document(&rows, version))).await
+            }
         }
         "/openapi/v3" => {
             let mut paths = Map::new();
@@ -44,7 +53,7 @@ pub async fn answer(engine: &Engine, path: &str, headers: &HeaderMap) -> ApiResu
             };
             let rows = rows_of(&registry, &of);
             let etag = hash(&rows);
-            document(headers, &etag, move || v3_document(&rows, &of, version)).await
+            document(headers, &etag, JSON, move || serde_json::to_vec(&v3_document(&rows, &of, version))).await
         }
     }
 }
@@ -97,19 +106,23 @@ fn hash(rows: &[Row]) -> String {
 async fn document(
     headers: &HeaderMap,
     hash: &str,
-    build: impl FnOnce() -> Value + Send + 'static,
+    media_type: &'static str,
+    build: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
 ) -> ApiResult<Response<Body>> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or("");
     let etag = format!("\"{hash}\"");
-    let mut response = if text(IF_NONE_MATCH).split(',').any(|known| known.trim() == etag) {
+    let mut response = if text(headers, IF_NONE_MATCH).split(',').any(|known| known.trim() == etag) {
         let mut response = Response::new(body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let compress = text(ACCEPT_ENCODING).contains("gzip");
-        let built = tokio::task::spawn_blocking(move || encode(&build(), compress)).await;
+        let compress = text(headers, ACCEPT_ENCODING).contains("gzip");
+        let built = tokio::task::spawn_blocking(move || {
+            build().map_err(std::io::Error::from).and_then(|bytes| encode(bytes, compress))
+        })
+        .await;
         let bytes = built.map_err(Status::internal)?.map_err(Status::internal)?;
         let mut response = body::json(StatusCode::OK, bytes);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         if compress {
             response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -122,8 +135,11 @@ async fn document(
     Ok(response)
 }
 
-fn encode(value: &Value, compress: bool) -> std::io::Result<Vec<u8>> {
-    let bytes = serde_json::to_vec(value)?;
+fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+fn encode(bytes: Vec<u8>, compress: bool) -> std::io::Result<Vec<u8>> {
     if !compress {
         return Ok(bytes);
     }

@@ -145,9 +145,11 @@ fn copy(scope: &Scope<'_>) -> Result<()> {
 
 fn forward(scope: &Scope<'_>) -> Result<()> {
     let mut child = scope.command("port-forward pod/tools :9000").stdout(Stdio::piped()).spawn()?;
+    // It speaks of each connection, so its output stays open as long as it runs.
+    let mut output = BufReader::new(child.stdout.take().context("no output")?);
     let outcome = (|| {
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
+        output.read_line(&mut line)?;
         // "Forwarding from 127.0.0.1:40123 -> 9000"
         let address = line.split_whitespace().nth(2).with_context(|| format!("port-forward said {line:?}"))?.to_owned();
         for _ in 0..3 {
