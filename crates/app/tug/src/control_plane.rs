@@ -87,7 +87,14 @@ pub fn bootstrap_objects() -> Vec<Value> {
     let nodes = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "tug:node-proxier"},
                        "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "system:node-proxier"},
                        "subjects": [{"apiGroup": api, "kind": "Group", "name": "system:nodes"}]});
-    CONTROLLERS.iter().map(binding).chain([nodes]).collect()
+    // Who may look at pods may see what they use.
+    let aggregate = |role: &str| (format!("{api}/aggregate-to-{role}"), Value::from("true"));
+    let labels: serde_json::Map<String, Value> = ["view", "edit", "admin"].map(aggregate).into_iter().collect();
+    let metrics = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRole",
+                         "metadata": {"name": "system:aggregated-metrics-reader", "labels": labels},
+                         "rules": [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"],
+                                    "verbs": ["get", "list", "watch"]}]});
+    CONTROLLERS.iter().map(binding).chain([nodes, metrics]).collect()
 }
 
 /// For what the server itself makes at start.

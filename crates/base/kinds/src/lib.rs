@@ -17,6 +17,7 @@ mod events;
 mod flowcontrol;
 mod json;
 pub mod kind;
+mod metrics;
 mod networking;
 mod node;
 mod policy;

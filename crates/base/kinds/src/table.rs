@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use crate::{
     Kind, admissionregistration, apiextensions, apiregistration, apps, authentication, authorization, autoscaling,
-    batch, certificates, coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
-    scheduling, storage,
+    batch, certificates, coordination, core, discovery, events, flowcontrol, metrics, networking, node, policy, rbac,
+    resource, scheduling, storage,
 };
 
 static TABLE: LazyLock<Vec<Kind>> = LazyLock::new(|| {
@@ -31,6 +31,7 @@ static TABLE: LazyLock<Vec<Kind>> = LazyLock::new(|| {
         discovery::kinds(),
         resource::kinds(),
         flowcontrol::kinds(),
+        metrics::kinds(),
     ]
     .concat()
 });

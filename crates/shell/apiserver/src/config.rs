@@ -9,6 +9,7 @@ use kinds::Kind;
 use meta::Status;
 
 use crate::admission::Admission;
+use crate::computed::Computed;
 use crate::connect::Connector;
 use crate::subresources::VirtualResource;
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub admission: Vec<Arc<dyn Admission>>,
     /// Resources and subresources answered by code instead of storage: token requests, access reviews, approvals.
     pub virtual_resources: Vec<Arc<dyn VirtualResource>>,
+    /// Resources that are worked out when somebody reads them: the use of nodes and pods.
+    pub computed: Vec<Arc<dyn Computed>>,
     /// log, exec, attach, port-forward and proxy.
     pub connector: Option<Arc<dyn Connector>>,
     pub pages: Vec<Arc<dyn Page>>,
@@ -71,6 +74,7 @@ impl Config {
             impersonator: None,
             admission: Vec::new(),
             virtual_resources: Vec::new(),
+            computed: Vec::new(),
             connector: None,
             pages: Vec::new(),
             bootstrap: Vec::new(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 use store::contract::{Expect, Store, StoreError};
 
 use crate::cache::{Cache, Object, ResourceCache, Snapshot, encode_stored};
+use crate::computed::Computed;
 use crate::config::Config;
 use crate::info::RequestInfo;
 use crate::layers::flow::InFlight;
@@ -75,6 +76,12 @@ impl Engine {
     pub fn virtual_resource(&self, info: &RequestInfo) -> Option<&Arc<dyn VirtualResource>> {
         let place = (info.group.as_str(), info.resource.as_str(), info.subresource.as_str());
         self.config.virtual_resources.iter().find(|handler| handler.place() == place)
+    }
+
+    /// The code that works out the objects of this resource, where they are not stored.
+    pub fn computed(&self, info: &RequestInfo) -> Option<&Arc<dyn Computed>> {
+        let place = (info.group.as_str(), info.resource.as_str());
+        self.config.computed.iter().find(|handler| handler.place() == place)
     }
 
     pub fn resource(&self, served: &Served) -> Arc<ResourceCache> {

@@ -8,6 +8,7 @@ pub mod cache;
 mod call;
 mod codec;
 mod columns;
+pub mod computed;
 pub mod config;
 pub mod connect;
 mod convert;
@@ -33,6 +34,7 @@ mod verbs;
 mod warnings;
 
 pub use admission::{Admission, AdmissionRequest, Operation};
+pub use computed::Computed;
 pub use config::{Authenticator, Authorizer, Config, Impersonator, Page};
 pub use connect::Connector;
 pub use engine::Engine;

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 use crate::kubelets::target_name;
 use crate::verbs::{create, delete, list, patch, update, watch};
-use crate::{output, pages};
+use crate::{computed, output, pages};
 
 pub async fn route(
     engine: &Arc<Engine>,
@@ -45,6 +45,9 @@ pub async fn route(
     let verb = if info.verb == "watch" && !info.name.is_empty() { "watch" } else { info.verb.as_str() };
     if !served.kind.verbs.allows(verb) {
         return Err(method_not_allowed());
+    }
+    if let Some(computed) = engine.computed(info) {
+        return computed::answer(&call, computed.as_ref()).await;
     }
     let answer: BoxFuture<'_, ApiResult<Response<Body>>> = match verb {
         "get" => list::get(&call).boxed(),

@@ -8,7 +8,7 @@ use access::admission::service::{Range, Ranges};
 use anyhow::{Context, Result, bail};
 use apiserver::ApiServer;
 use apiserver::auth::{Keys, Security};
-use apiserver::kubelets::Kubelets;
+use apiserver::kubelets::{Kubelets, NodeMetrics, PodMetrics};
 use machine::processes::Process;
 use pki::cluster::{ClusterPki, Names};
 use pki::tls::{ClientAuthority, ServingCertificate};
@@ -198,7 +198,9 @@ async fn start_api(
     config.advertise = Some(SocketAddr::from((address, cluster.port)));
     config.service_ip = Some(IpAddr::V4(cluster.kubernetes_address()));
     let kubelet_tls = pki::tls::client_config(pki.ca.certificate_pem(), Some(&pki.kubelet_client))?;
-    config.connector = Some(Arc::new(Kubelets::new(kubelet_tls)?));
+    let kubelets = Arc::new(Kubelets::new(kubelet_tls)?);
+    config.computed = vec![Arc::new(NodeMetrics(kubelets.clone())), Arc::new(PodMetrics(kubelets.clone()))];
+    config.connector = Some(kubelets);
     config.bootstrap.extend(node::bootstrap_objects(cluster));
     config.bootstrap.extend(control_plane::bootstrap_objects());
     config.bootstrap.push(serde_json::json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",

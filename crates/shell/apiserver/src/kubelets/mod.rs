@@ -2,6 +2,7 @@
 
 mod pod;
 mod proxy;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 
 pub use proxy::target_name;
+pub use usage::{NodeMetrics, PodMetrics};
 
 /// A node or pod that does not take a connection within this is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);

@@ -1,0 +1,13 @@
+//! metrics.k8s.io/v1beta1 NodeMetrics: what a node uses now.
+
+use super::V1BETA1;
+use crate::kind::{Kind, Verbs};
+
+pub fn kind() -> Kind {
+    Kind {
+        verbs: Verbs::ReadOnly,
+        singular: "".into(),
+        columns: super::columns(|o, _| o["usage"]["cpu"].clone(), |o, _| o["usage"]["memory"].clone()).into(),
+        ..Kind::cluster(V1BETA1, "NodeMetrics", "nodes")
+    }
+}

@@ -1,0 +1,24 @@
+//! metrics.k8s.io/v1beta1 PodMetrics: what the containers of a pod use now.
+
+use meta::quantity::Quantity;
+use serde_json::Value;
+
+use super::V1BETA1;
+use crate::json::list;
+use crate::kind::{Kind, Verbs};
+
+pub fn kind() -> Kind {
+    Kind {
+        verbs: Verbs::ReadOnly,
+        singular: "".into(),
+        columns: super::columns(|o, _| sum(o, "cpu"), |o, _| sum(o, "memory")).into(),
+        ..Kind::namespaced(V1BETA1, "PodMetrics", "pods")
+    }
+}
+
+/// All containers' use of a resource together.
+fn sum(object: &Value, resource: &str) -> Value {
+    let used = list(object, "containers").iter().map(|c| c["usage"][resource].as_str().unwrap_or_default().parse());
+    let used: Vec<Quantity> = used.flatten().collect();
+    used.into_iter().reduce(|total, next| total + next).map_or(Value::Null, |total| total.to_string().into())
+}
