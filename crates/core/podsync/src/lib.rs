@@ -1,6 +1,8 @@
 //! Decides what a node does for one pod: desired pod + observed containers + now in, runtime actions and status out.
 
+mod admission;
 mod backoff;
+pub mod eviction;
 mod expand;
 mod observed;
 mod plan;
@@ -12,15 +14,16 @@ mod spec;
 mod status;
 mod status_container;
 
+pub use admission::{NodeFacts, admit};
 pub use backoff::{Backoff, CRASH_DELAY_FIRST, CRASH_DELAY_MAX, CRASH_RESET_AFTER, IMAGE_DELAY_FIRST, IMAGE_DELAY_MAX};
 pub use expand::expand;
-pub use observed::{Container, ContainerState, Memory, Observed, Sandbox, Waiting};
-pub use plan::{Action, KillReason, Plan, plan};
+pub use observed::{Container, ContainerState, Memory, Observed, RESTARTING_ALL, Sandbox, Waiting};
+pub use plan::{Action, DEADLINE_MESSAGE, KillReason, Plan, WholeRestart, is_past_deadline, plan};
 pub use probe::{ProbeKind, ProbeSettings, ProbeTracker, ProbeVerdict};
 pub use qos::{QosClass, oom_score_adj, qos_class};
 pub use resize::{Resize, resizes};
 pub use resources::{
-    CgroupLimits, container_limits, cpu_quota, cpu_shares, pod_limits, quantity_bytes, quantity_milli,
+    CgroupLimits, container_limits, cpu_quota, cpu_shares, pod_limits, pod_total, quantity_bytes, quantity_milli,
 };
 pub use spec::{
     ContainerKind, all_containers, container, ephemeral_containers, grace_seconds, is_host_network, is_sidecar,

@@ -1,9 +1,13 @@
 //! What the node knows of one pod: the runtime's sandboxes and containers, and what earlier rounds remember.
 
-use crate::Backoff;
+use crate::{Backoff, ProbeKind};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Reason of a container that was removed because the whole pod begins anew.
+pub const RESTARTING_ALL: &str = "RestartingAllContainers";
+const RESTARTING_ALL_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
 
 /// A pod sandbox as the runtime reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,14 +117,20 @@ pub struct Memory {
     pub started: BTreeSet<String>,
     /// Readiness by container id; absent counts as ready when there is no readiness probe.
     pub ready: BTreeMap<String, bool>,
-    /// Containers that a liveness or startup probe condemned, with the event message; by container id.
-    pub condemned: BTreeMap<String, String>,
+    /// Containers that a liveness or startup probe condemned; by container id.
+    pub condemned: BTreeMap<String, ProbeKind>,
+    /// Containers removed because the whole pod begins anew; by container id.
+    pub reborn: BTreeSet<String>,
     /// Resources that containers run with, by container id; absent where an earlier process started the container.
     pub resources: BTreeMap<String, ResourceRequirements>,
     /// Do not try to make a sandbox before.
     pub sandbox_retry_at: Option<Timestamp>,
     /// Set when the pod is refused or ended by the node: phase Failed with this reason and message.
     pub failed: Option<Waiting>,
+    /// Set when the node ends a running pod: the condition DisruptionTarget has this message.
+    pub disruption: Option<String>,
+    /// Seconds that containers get instead of the pod's own grace period.
+    pub grace: Option<i64>,
     /// Set when the pod must go although the API does not say so (for example it vanished while the node was away).
     pub terminate: bool,
 }
@@ -129,7 +139,8 @@ impl Observed {
     /// Adds containers that the API's status speaks of and the runtime no longer has, so that they count as ended.
     ///
     /// A container that was running becomes `ContainerStatusUnknown` with exit code 137.
-    pub fn absorb(&mut self, status: &k8s_openapi::api::core::v1::PodStatus) {
+    /// One in `reborn` is to start again whatever its policy says.
+    pub fn absorb(&mut self, status: &k8s_openapi::api::core::v1::PodStatus, reborn: &BTreeSet<String>) {
         let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
         for old in lists.into_iter().flatten().flatten() {
             let attempt = u32::try_from(old.restart_count).unwrap_or(0);
@@ -146,6 +157,17 @@ impl Observed {
             let running = old.state.as_ref().and_then(|s| s.running.as_ref());
             let time = |t: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| t.map(|t| t.0);
             let lost = running.is_some() || ended.is_none();
+            let (exit_code, reason, message) = match ended {
+                _ if reborn.contains(id) => (137, RESTARTING_ALL.into(), RESTARTING_ALL_MESSAGE.into()),
+                Some(e) if !lost => {
+                    (e.exit_code, e.reason.clone().unwrap_or_default(), e.message.clone().unwrap_or_default())
+                }
+                _ => (
+                    137,
+                    "ContainerStatusUnknown".into(),
+                    "The container could not be located when the pod was terminated".into(),
+                ),
+            };
             self.containers.push(Container {
                 id: id.to_string(),
                 name: old.name.clone(),
@@ -156,15 +178,9 @@ impl Observed {
                 started: time(running.and_then(|r| r.started_at.as_ref()))
                     .or(time(ended.and_then(|e| e.started_at.as_ref()))),
                 finished: if lost { None } else { time(ended.and_then(|e| e.finished_at.as_ref())) },
-                exit_code: if lost { 137 } else { ended.map_or(137, |e| e.exit_code) },
-                reason: match ended {
-                    Some(e) if !lost => e.reason.clone().unwrap_or_default(),
-                    _ => "ContainerStatusUnknown".into(),
-                },
-                message: match ended {
-                    Some(e) if !lost => e.message.clone().unwrap_or_default(),
-                    _ => "The container could not be located when the pod was terminated".into(),
-                },
+                exit_code,
+                reason,
+                message,
                 image: old.image.clone(),
                 image_id: old.image_id.clone(),
                 log_path: String::new(),

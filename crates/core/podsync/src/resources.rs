@@ -62,34 +62,38 @@ pub fn container_limits(container: &Container) -> CgroupLimits {
     }
 }
 
-/// The pod's limits: the larger of the running set and the init containers; limits only where every container has one.
-pub fn pod_limits(spec: &PodSpec) -> CgroupLimits {
-    let sum = |name: &str, limits: bool| -> Option<i64> {
-        if let Some(value) = value(spec.resources.as_ref(), limits, name) {
-            return Some(value);
-        }
-        let get = |c: &Container| {
-            let own = value(c.resources.as_ref(), limits, name);
-            if limits { own } else { own.or_else(|| value(c.resources.as_ref(), true, name)).or(Some(0)) }
-        };
-        let mut running: i64 = 0;
-        for container in &spec.containers {
-            running += get(container)?;
-        }
-        let (mut sidecars, mut peak) = (0, 0);
-        for container in spec.init_containers.iter().flatten() {
-            let own = get(container)?;
-            if crate::is_sidecar(container) {
-                sidecars += own;
-                peak = peak.max(sidecars);
-            } else {
-                peak = peak.max(sidecars + own);
-            }
-        }
-        let overhead = spec.overhead.as_ref().and_then(|o| o.get(name));
-        let overhead = overhead.map(|q| if name == "cpu" { quantity_milli(q) } else { quantity_bytes(q) }).unwrap_or(0);
-        Some((running + sidecars).max(peak) + overhead)
+/// A resource of the whole pod: the larger of the running set and the init containers, with the overhead. Requests fall
+/// back to limits; limits count only where every container has one. CPU in thousandths, all else in whole units.
+pub fn pod_total(spec: &PodSpec, name: &str, limits: bool) -> Option<i64> {
+    if let Some(value) = value(spec.resources.as_ref(), limits, name) {
+        return Some(value);
+    }
+    let get = |c: &Container| {
+        let own = value(c.resources.as_ref(), limits, name);
+        if limits { own } else { own.or_else(|| value(c.resources.as_ref(), true, name)).or(Some(0)) }
     };
+    let mut running: i64 = 0;
+    for container in &spec.containers {
+        running += get(container)?;
+    }
+    let (mut sidecars, mut peak) = (0, 0);
+    for container in spec.init_containers.iter().flatten() {
+        let own = get(container)?;
+        if crate::is_sidecar(container) {
+            sidecars += own;
+            peak = peak.max(sidecars);
+        } else {
+            peak = peak.max(sidecars + own);
+        }
+    }
+    let overhead = spec.overhead.as_ref().and_then(|o| o.get(name));
+    let overhead = overhead.map(|q| if name == "cpu" { quantity_milli(q) } else { quantity_bytes(q) }).unwrap_or(0);
+    Some((running + sidecars).max(peak) + overhead)
+}
+
+/// The limits of the pod's control group.
+pub fn pod_limits(spec: &PodSpec) -> CgroupLimits {
+    let sum = |name: &str, limits: bool| pod_total(spec, name, limits);
     CgroupLimits {
         cpu_shares: cpu_shares(sum("cpu", false).unwrap_or(0)),
         cpu_quota_us: sum("cpu", true).and_then(cpu_quota),

@@ -1,14 +1,19 @@
 //! The status of a pod: phase, conditions, addresses and container statuses.
 
-use crate::plan::{deadline, should_restart};
+use crate::plan::{DEADLINE_MESSAGE, is_past_deadline, may_restart_whole, restarts, should_restart, whole_restart};
 use crate::status_container::container_status;
-use crate::{ContainerKind, ContainerState, Memory, Observed, all_containers, qos_class};
+use crate::{ContainerKind, ContainerState, Memory, Observed, RESTARTING_ALL, all_containers, qos_class};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStateTerminated, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The condition of a pod whose containers do not all run with the resources it asks for.
 const RESIZING: &str = "PodResizeInProgress";
+
+/// The condition of a pod with a rule that restarts all its containers.
+const RESTARTING: &str = "AllContainersRestarting";
 
 /// Facts of the node that every pod status repeats.
 #[derive(Clone, Debug, Default)]
@@ -21,9 +26,7 @@ pub struct Pins {
 pub fn pod_is_finished(pod: &Pod, observed: &Observed) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let ended_for_good = |kind, c: &k8s_openapi::api::core::v1::Container| {
-        observed
-            .latest(&c.name)
-            .is_some_and(|o| o.state == ContainerState::Exited && !should_restart(pod, kind, c, o.exit_code))
+        observed.latest(&c.name).is_some_and(|o| o.state == ContainerState::Exited && !restarts(pod, kind, c, o))
     };
     let init_failed = all_containers(spec).any(|(kind, c)| {
         kind == ContainerKind::Init
@@ -37,7 +40,7 @@ pub fn pod_is_finished(pod: &Pod, observed: &Observed) -> bool {
 pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now: Timestamp) -> PodStatus {
     let mut status = pod.status.clone().unwrap_or_default();
     let Some(spec) = &pod.spec else { return status };
-    let past_deadline = deadline(pod).is_some_and(|at| now >= at);
+    let past_deadline = is_past_deadline(pod, now);
     let api_terminal = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
     let ending = pod.metadata.deletion_timestamp.is_some() || memory.terminate || memory.failed.is_some();
     let ending = ending || past_deadline || api_terminal || pod_is_finished(pod, observed);
@@ -77,7 +80,7 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
             (status.reason, status.message) = (Some(failed.reason.clone()), Some(failed.message.clone()));
         } else if past_deadline {
             status.reason = Some("DeadlineExceeded".into());
-            status.message = Some("Pod was active on the node longer than the specified deadline".into());
+            status.message = Some(DEADLINE_MESSAGE.into());
         }
     }
     status.container_statuses = Some(main);
@@ -88,7 +91,7 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
     status.observed_generation = pod.metadata.generation;
     addresses(&mut status, pod, observed, pins);
     let resizing = !crate::resizes(pod, observed, memory).is_empty();
-    conditions(&mut status, pod, observed, resizing, now);
+    conditions(&mut status, pod, observed, memory, resizing, now);
     status
 }
 
@@ -113,51 +116,68 @@ fn final_phase(main: &[ContainerStatus]) -> &'static str {
     if main.iter().all(|s| exit(s) == Some(0)) { "Succeeded" } else { "Failed" }
 }
 
+/// How a container last ended, also while it waits for its next start.
+fn ended(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let state = status.state.as_ref()?;
+    let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    state.terminated.as_ref().or(last.filter(|_| state.waiting.is_some()))
+}
+
+fn is_running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|s| s.running.is_some())
+}
+
+fn starts_again(pod: &Pod, kind: ContainerKind, spec: &Container, ended: &ContainerStateTerminated) -> bool {
+    ended.reason.as_deref() == Some(RESTARTING_ALL) || should_restart(pod, kind, spec, ended.exit_code)
+}
+
+/// Whether a main container has ever run, so that the pod cannot fall back to Pending.
+fn has_begun(main: &[ContainerStatus]) -> bool {
+    main.iter().any(|s| is_running(s) || ended(s).is_some())
+}
+
 fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus]) -> &'static str {
     let Some(spec) = &pod.spec else { return "Pending" };
-    let policy = spec.restart_policy.as_deref().unwrap_or("Always");
-    let ended = |s: &ContainerStatus| {
-        let state = s.state.as_ref().and_then(|s| s.terminated.as_ref());
-        let last = s.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-        state.or_else(|| last.filter(|_| s.state.as_ref().is_some_and(|s| s.waiting.is_some()))).map(|t| t.exit_code)
-    };
-    let is_running = |s: &ContainerStatus| s.state.as_ref().is_some_and(|s| s.running.is_some());
+    let begun = has_begun(main);
+    let (mut running, mut waiting) = (0, 0);
+    let mut pending = false;
     for (container, status) in spec.init_containers.iter().flatten().zip(init) {
+        let last = ended(status);
         if crate::is_sidecar(container) {
-            if !is_running(status) && ended(status).is_none() {
-                return "Pending";
-            }
+            running += u32::from(is_running(status));
+            let began = if is_running(status) { status.started == Some(true) } else { last.is_some() };
+            pending |= !began && !begun;
+            waiting += u32::from(!is_running(status) && last.is_none());
             continue;
         }
-        let done = status.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
-        match done {
-            Some(0) => {}
-            Some(code) if !should_restart(pod, ContainerKind::Init, container, code) => return "Failed",
-            _ => return "Pending",
+        match last {
+            Some(end) if end.exit_code != 0 && !starts_again(pod, ContainerKind::Init, container, end) => {
+                return "Failed";
+            }
+            Some(_) => {}
+            None => pending = true,
         }
     }
-    let (mut running, mut waiting, mut stopped, mut succeeded) = (0, 0, 0, 0);
-    for status in main {
+    let (mut stopped, mut for_good, mut succeeded) = (0, 0, 0);
+    for (container, status) in spec.containers.iter().zip(main) {
         match ended(status) {
             _ if is_running(status) => running += 1,
-            Some(0) => {
+            Some(end) => {
                 stopped += 1;
-                succeeded += 1;
+                for_good += u32::from(!starts_again(pod, ContainerKind::Main, container, end));
+                let waits = status.state.as_ref().is_some_and(|s| s.waiting.is_some());
+                succeeded += u32::from(end.exit_code == 0 && !waits);
             }
-            Some(_) => stopped += 1,
             None => waiting += 1,
         }
     }
-    let restarts = spec.containers.iter().zip(main).any(|(container, status)| {
-        ended(status).is_some_and(|code| should_restart(pod, ContainerKind::Main, container, code))
-    });
     match () {
-        _ if waiting > 0 => "Pending",
-        _ if running > 0 => "Running",
-        _ if stopped == 0 => "Pending",
-        _ if restarts || policy == "Always" => "Running",
-        _ if stopped == succeeded => "Succeeded",
-        _ => "Failed",
+        () if pending || waiting > 0 => "Pending",
+        () if running > 0 => "Running",
+        () if stopped == 0 => "Pending",
+        () if for_good < stopped => "Running",
+        () if stopped == succeeded => "Succeeded",
+        () => "Failed",
     }
 }
 
@@ -165,14 +185,16 @@ fn names(list: &[&ContainerStatus]) -> String {
     list.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-fn conditions(status: &mut PodStatus, pod: &Pod, observed: &Observed, resizing: bool, now: Timestamp) {
+fn conditions(status: &mut PodStatus, pod: &Pod, observed: &Observed, memory: &Memory, resizing: bool, now: Timestamp) {
     let Some(spec) = &pod.spec else { return };
     let phase = status.phase.clone().unwrap_or_default();
     let main = status.container_statuses.clone().unwrap_or_default();
     let init = status.init_container_statuses.clone().unwrap_or_default();
     let sandbox = observed.sandbox().is_some_and(|s| s.ready);
 
-    let began = main.iter().any(|s| s.container_id.is_some());
+    // who has been initialized stays so, whatever starts again later
+    let held = status.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
+    let began = held || has_begun(&main);
     let pending_init: Vec<&ContainerStatus> = spec
         .init_containers
         .iter()
@@ -203,6 +225,15 @@ fn conditions(status: &mut PodStatus, pod: &Pod, observed: &Observed, resizing: 
             let text = format!("containers with unready status: [{}]", names(&unready));
             (false, Some("ContainersNotReady"), Some(text))
         }
+    };
+
+    let restarting = match phase.as_str() {
+        "Succeeded" => (false, Some("PodCompleted"), None),
+        "Failed" => (false, Some("PodFailed"), None),
+        _ if whole_restart(pod, observed).is_some() => {
+            (true, Some("RestartAllContainersStarted"), Some("container exited with restart policy rule".to_string()))
+        }
+        _ => (false, None, None),
     };
 
     let old = status.conditions.clone().unwrap_or_default();
@@ -247,6 +278,12 @@ fn conditions(status: &mut PodStatus, pod: &Pod, observed: &Observed, resizing: 
     push("Ready", ready);
     push("ContainersReady", containers);
     push("PodScheduled", (true, None, None));
+    if let Some(message) = &memory.disruption {
+        push("DisruptionTarget", (true, Some("TerminationByKubelet"), Some(message.clone())));
+    }
+    if may_restart_whole(spec) {
+        push(RESTARTING, restarting);
+    }
     if resizing {
         push(RESIZING, (true, None, None));
     }

@@ -1,6 +1,7 @@
 //! The status of one container as the API shows it.
 
-use crate::plan::{crash_hold, should_restart};
+use crate::RESTARTING_ALL;
+use crate::plan::{crash_hold, restarts};
 use crate::{Container, ContainerKind, ContainerState as Life, Memory, Observed};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -92,12 +93,16 @@ pub(crate) fn container_status(
             None => waiting("ContainerCreating", ""),
         },
         Some(c) => {
-            let restart = !ending && should_restart(pod, kind, spec, c.exit_code);
+            let restart = !ending && restarts(pod, kind, spec, c);
             let held = crash_hold(memory, c).is_some_and(|at| at > now);
             // a container that cannot be started waits like one that crashes
             let crashing =
                 blocked.is_none_or(|w| matches!(w.reason.as_str(), "RunContainerError" | "PostStartHookError"));
             match blocked {
+                None if restart && c.reason == RESTARTING_ALL => {
+                    last_state = Some(terminated(c));
+                    waiting(RESTARTING_ALL, &c.message)
+                }
                 Some(w) if restart && !(held && crashing) => {
                     last_state = Some(terminated(c));
                     waiting(&w.reason, &w.message)

@@ -5,7 +5,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use podsync::{Container, ContainerState, Memory, Observed, Pins, Sandbox, plan, status};
+use podsync::{Container, ContainerState, Memory, Observed, Pins, ProbeKind, Sandbox, plan, status};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -68,8 +69,9 @@ fn short(pod: &Pod, seen: &Observed, memory: &Memory) -> String {
             StopSandbox { .. } => write!(out, "stop-sandbox "),
             RemoveSandbox { .. } => write!(out, "remove-sandbox "),
             Start { name, attempt, .. } => write!(out, "start {name}#{attempt} "),
-            Stop { name, grace, .. } => write!(out, "stop {name} {grace}s "),
-            RemoveContainer { id } => write!(out, "remove {id} "),
+            Stop { name, grace, after, .. } if after.is_empty() => write!(out, "stop {name} {grace}s "),
+            Stop { name, grace, after, .. } => write!(out, "stop {name} {grace}s after {} ", after.join(",")),
+            RemoveContainer { id, .. } => write!(out, "remove {id} "),
         };
     }
     if let Some(at) = planned.wake_at {
@@ -156,15 +158,77 @@ fn plans_and_statuses() {
 }
 
 #[test]
-fn deletion_ends_main_containers_then_sidecars_then_the_sandbox() {
+fn deletion_ends_main_containers_before_sidecars_and_the_sandbox_last() {
     let mut pod = pod(INIT);
     pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
     pod.metadata.deletion_grace_period_seconds = Some(7);
     let actions = |seen: &str| short(&pod, &observed(seen), &Memory::default()).split('|').next().unwrap().to_string();
-    assert_eq!(actions("sandbox x#0@exit:0 y#0@run a#0@run"), "stop a 7s ");
+    assert_eq!(actions("sandbox x#0@exit:0 y#0@run a#0@run"), "stop y 7s after a0 stop a 7s ");
     assert_eq!(actions("sandbox x#0@exit:0 y#0@run a#0@exit:0"), "stop y 7s ");
     assert_eq!(actions("sandbox x#0@exit:0 y#0@exit:0 a#0@exit:0"), "stop-sandbox ");
     assert_eq!(actions("sandbox-down x#0@exit:0 y#0@exit:0 a#0@exit:0"), "ended ");
+}
+
+#[test]
+fn a_failed_probe_stops_the_container_with_its_own_grace() {
+    let spec = |policy: &str| {
+        format!(
+            r#"{{"restartPolicy":"{policy}","terminationGracePeriodSeconds":30,"containers":[{{"name":"a","image":"i",
+            "livenessProbe":{{"terminationGracePeriodSeconds":5}},"startupProbe":{{"terminationGracePeriodSeconds":3}}}}]}}"#
+        )
+    };
+    let seen = observed("sandbox a#0@run");
+    let rows = [
+        ("Always", ProbeKind::Liveness, 5, "Container a failed liveness probe, will be restarted"),
+        ("Always", ProbeKind::Startup, 3, "Container a failed startup probe, will be restarted"),
+        ("Never", ProbeKind::Liveness, 5, "Container a failed liveness probe"),
+    ];
+    for (policy, probe, seconds, text) in rows {
+        let memory = Memory { condemned: [("a0".to_string(), probe)].into(), ..Memory::default() };
+        let actions = plan(&pod(&spec(policy)), &seen, &memory, NOW).actions;
+        let [podsync::Action::Stop { reason, grace, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+        assert_eq!((*grace, reason.message("a", false).as_str()), (seconds, text));
+    }
+}
+
+#[test]
+fn rules_of_a_container_overrule_the_policy() {
+    let spec = |rule: &str| {
+        format!(
+            r#"{{"restartPolicy":"Never","containers":[{{"name":"a","image":"i","restartPolicy":"Never","restartPolicyRules":[
+            {{"action":"{rule}","exitCodes":{{"operator":"In","values":[42]}}}}]}},{{"name":"b","image":"i"}}]}}"#
+        )
+    };
+    let rows = [
+        ("Restart", "sandbox a#0@exit:42 b#0@run", "start a#1 | Running a=Error/42 b=Running+"),
+        ("Restart", "sandbox a#0@exit:1 b#0@run", "| Running a=Error/1 b=Running+"),
+        ("RestartAllContainers", "sandbox a#0@exit:42 b#0@run", "stop b 0s | Running a=Error/42 b=Running+"),
+        ("RestartAllContainers", "sandbox a#0@exit:42 b#0@exit:137", "remove b0 | Running a=Error/42 b=Error/137"),
+        ("RestartAllContainers", "sandbox a#0@exit:42", "remove a0 | Pending a=Error/42 b=ContainerCreating"),
+    ];
+    for (rule, seen, expected) in rows {
+        let seen_now = observed(seen);
+        let mut memory = Memory::default();
+        memory.started.extend(seen_now.containers.iter().map(|c| c.id.clone()));
+        let text = short(&pod(&spec(rule)), &seen_now, &memory);
+        assert!(text.starts_with(expected), "{rule} {seen}: {text}");
+    }
+    // what is gone from the runtime starts again although its policy says Never
+    let mut pod = pod(&spec("RestartAllContainers"));
+    let ended = |name: &str, code: i32| {
+        format!(
+            r#"{{"name":"{name}","image":"i","imageID":"","ready":false,"restartCount":0,"containerID":"containerd://{name}0",
+            "state":{{"terminated":{{"exitCode":{code},"reason":"Error"}}}}}}"#
+        )
+    };
+    let status = format!(r#"{{"containerStatuses":[{},{}]}}"#, ended("a", 42), ended("b", 137));
+    pod.status = Some(serde_json::from_str(&status).unwrap());
+    let mut seen = observed("sandbox");
+    let reborn: BTreeSet<String> = ["a0".to_string(), "b0".to_string()].into();
+    seen.absorb(pod.status.as_ref().unwrap(), &reborn);
+    let text = short(&pod, &seen, &Memory::default());
+    let expected = "start a#1 start b#1 | Running a=RestartingAllContainers b=RestartingAllContainers";
+    assert!(text.starts_with(expected), "{text}");
 }
 
 #[test]
@@ -209,7 +273,7 @@ fn what_the_runtime_lost_counts_as_ended() {
     let mut pod = pod(ONCE);
     pod.status = Some(serde_json::from_str(status).unwrap());
     let mut seen = observed("");
-    seen.absorb(pod.status.as_ref().unwrap());
+    seen.absorb(pod.status.as_ref().unwrap(), &BTreeSet::new());
     let text = short(&pod, &seen, &Memory::default());
     assert_eq!(text, "ended | Failed a=ContainerStatusUnknown/137 [\"Initialized\"]");
 }

@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::runtime::{cri, label};
 use crate::sandbox;
 use crate::volumes::{self, Paths};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -132,6 +132,16 @@ fn refuse_root(inputs: &Inputs<'_>) -> Result<(), String> {
     }
 }
 
+/// The user that the pod names, else the image's, else root: a group alone would be refused by the runtime.
+fn user(named: Option<i64>, image: &cri::Image) -> (Option<i64>, String) {
+    match (named, &image.uid) {
+        (Some(uid), _) => (Some(uid), String::new()),
+        (None, Some(uid)) => (Some(uid.value), String::new()),
+        (None, None) if image.username.is_empty() => (Some(0), String::new()),
+        (None, None) => (None, image.username.clone()),
+    }
+}
+
 fn security(inputs: &Inputs<'_>) -> cri::LinuxContainerSecurityContext {
     let Inputs { node, pod, spec, .. } = inputs;
     let mut namespaces = sandbox::namespaces(pod);
@@ -153,11 +163,13 @@ fn security(inputs: &Inputs<'_>) -> cri::LinuxContainerSecurityContext {
     let paths = |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(ToString::to_string).collect() };
     let strict = of_pod.supplemental_groups_policy.as_deref() == Some("Strict");
     let profile = own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref());
+    let (user, username) = user(own.run_as_user.or(of_pod.run_as_user), inputs.image);
     cri::LinuxContainerSecurityContext {
         capabilities,
         privileged,
         namespace_options: Some(namespaces),
-        run_as_user: own.run_as_user.or(of_pod.run_as_user).map(number),
+        run_as_user: user.map(number),
+        run_as_username: username,
         run_as_group: own.run_as_group.or(of_pod.run_as_group).map(number),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         supplemental_groups: of_pod
@@ -202,6 +214,7 @@ fn mounts(inputs: &Inputs<'_>, env: &Environment) -> Result<(Vec<cri::Mount>, Pa
         if !host_path.exists() {
             std::fs::create_dir_all(&host_path).map_err(|e| format!("cannot make {}: {e}", host_path.display()))?;
         }
+        refuse_recursive(mount)?;
         own_hosts |= mount.mount_path.trim_end_matches('/') == "/etc/hosts";
         let path = &mount.mount_path;
         mounts.push(cri::Mount {
@@ -235,6 +248,24 @@ fn mounts(inputs: &Inputs<'_>, env: &Environment) -> Result<(Vec<cri::Mount>, Pa
     let at = spec.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/dev/termination-log");
     mounts.push(bind(&termination, at, false));
     Ok((mounts, termination))
+}
+
+/// containerd says from 2.0 on whether it can make what is mounted below a volume read-only too; until then it cannot.
+fn refuse_recursive(mount: &VolumeMount) -> Result<(), String> {
+    let mode = mount.recursive_read_only.as_deref().unwrap_or("Disabled");
+    let wants = |why: String| Err(format!("failed to resolve recursive read-only mode: {why}"));
+    let asked = format!("volume \"{}\" requested recursive read-only mode", mount.name);
+    let propagation = mount.mount_propagation.as_deref().unwrap_or("None");
+    match mode {
+        "Disabled" => Ok(()),
+        _ if mount.read_only != Some(true) => wants(format!("{asked}, but it is not read-only")),
+        _ if propagation != "None" => {
+            wants(format!("{asked}, but it is not compatible with propagation \"{propagation}\""))
+        }
+        "IfPossible" => Ok(()),
+        "Enabled" => wants(format!("{asked}, but it is not supported by the runtime")),
+        other => wants(format!("unknown recursive read-only mode \"{other}\"")),
+    }
 }
 
 fn put(path: &Path, data: &[u8], mode: u32) -> std::io::Result<()> {

@@ -1,6 +1,7 @@
 //! What this machine has: processors, memory, disk, names and versions.
 
 use crate::config::KubeletConfig;
+use podsync::NodeFacts;
 use std::path::Path;
 
 /// Facts read once at start.
@@ -16,6 +17,8 @@ pub struct Machine {
     pub reserved_cpu_milli: i64,
     /// Memory withheld from pods.
     pub reserved_memory_bytes: i64,
+    /// Memory that is kept free by evictions, and so is not there for pods either.
+    pub eviction_memory_bytes: i64,
     /// Most pods.
     pub pods_max: u32,
     /// Kernel release.
@@ -50,6 +53,7 @@ impl Machine {
             disk_bytes: disk(&config.root_dir).0,
             reserved_cpu_milli: config.reserved_cpu_milli,
             reserved_memory_bytes: config.reserved_memory_bytes,
+            eviction_memory_bytes: i64::try_from(config.pressure.memory_available_bytes_min).unwrap_or(0),
             pods_max: config.pods_max,
             kernel: first_line("/proc/sys/kernel/osrelease"),
             os_image: pretty.to_string(),
@@ -63,10 +67,33 @@ impl Machine {
     pub fn allocatable_milli(&self, name: &str) -> i128 {
         match name {
             "cpu" => i128::from(self.cpus * 1000 - self.reserved_cpu_milli),
-            "memory" => i128::from(self.memory_bytes - self.reserved_memory_bytes) * 1000,
+            "memory" => {
+                let withheld = self.reserved_memory_bytes + self.eviction_memory_bytes;
+                i128::from((self.memory_bytes - withheld).max(0)) * 1000
+            }
             "ephemeral-storage" => i128::from(self.disk_bytes / 10 * 9) * 1000,
             "pods" => i128::from(self.pods_max) * 1000,
             _ => 0,
+        }
+    }
+}
+
+impl Machine {
+    /// What decides whether the node takes a pod.
+    pub fn facts(&self, config: &KubeletConfig) -> NodeFacts {
+        let amount = |name: &str| {
+            let milli = self.allocatable_milli(name);
+            let value = if name == "cpu" { milli } else { milli / 1000 };
+            (name.to_string(), i64::try_from(value).unwrap_or(i64::MAX))
+        };
+        let mut numbers = self.kernel.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+        NodeFacts {
+            allocatable: ["cpu", "memory", "ephemeral-storage", "pods"].map(amount).into(),
+            kernel: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
+            unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
+            app_armor: first_line("/sys/module/apparmor/parameters/enabled") == "Y",
+            // containerd tells of this from 2.0 on, by a call that this client does not make yet
+            strict_groups: false,
         }
     }
 }

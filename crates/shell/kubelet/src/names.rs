@@ -8,6 +8,13 @@ use std::fmt::Write as _;
 /// Most characters of a host name.
 const HOSTNAME_MAX: usize = 63;
 
+/// Most characters of a host name that the kernel takes.
+const KERNEL_HOSTNAME_MAX: usize = 64;
+/// What resolvers take of a configuration.
+const NAMESERVERS_MAX: usize = 3;
+const SEARCHES_MAX: usize = 32;
+const SEARCH_CHARACTERS_MAX: usize = 2048;
+
 /// The pod's host name and, when it has a subdomain, its fully qualified name.
 pub fn hostname(pod: &Pod, cluster_domain: &str) -> (String, Option<String>) {
     let spec = pod.spec.as_ref();
@@ -77,8 +84,56 @@ fn node_resolver(config: &KubeletConfig) -> DnsConfig {
     dns
 }
 
-/// Resolver configuration by `dnsPolicy` and `dnsConfig`.
+/// Resolver configuration by `dnsPolicy` and `dnsConfig`, within the limits of resolvers.
 pub fn dns(pod: &Pod, config: &KubeletConfig) -> DnsConfig {
+    within_limits(unlimited_dns(pod, config)).0
+}
+
+/// What the limits of resolvers leave out of the pod's configuration, as events tell it.
+pub fn dns_excess(pod: &Pod, config: &KubeletConfig) -> Vec<String> {
+    within_limits(unlimited_dns(pod, config)).1
+}
+
+fn within_limits(mut dns: DnsConfig) -> (DnsConfig, Vec<String>) {
+    let mut told = Vec::new();
+    if dns.servers.len() > NAMESERVERS_MAX {
+        dns.servers.truncate(NAMESERVERS_MAX);
+        told.push(format!(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
+            dns.servers.join(" ")
+        ));
+    }
+    let asked = dns.searches.len();
+    dns.searches.truncate(SEARCHES_MAX);
+    while dns.searches.join(" ").len() > SEARCH_CHARACTERS_MAX {
+        dns.searches.pop();
+    }
+    if dns.searches.len() < asked {
+        told.push(format!(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
+            dns.searches.join(" ")
+        ));
+    }
+    (dns, told)
+}
+
+/// Why the pod's host name cannot be set: the kernel takes 64 characters.
+///
+/// # Errors
+/// The cause for the sandbox's failure.
+pub fn check_hostname(pod: &Pod, cluster_domain: &str) -> Result<(), String> {
+    let (name, _) = hostname(pod, cluster_domain);
+    let length = name.chars().count();
+    if length <= KERNEL_HOSTNAME_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "failed to construct FQDN from Pod hostname and cluster domain, FQDN {name} is too long \
+         ({KERNEL_HOSTNAME_MAX} characters is the max, {length} characters requested)"
+    ))
+}
+
+fn unlimited_dns(pod: &Pod, config: &KubeletConfig) -> DnsConfig {
     let Some(spec) = &pod.spec else { return DnsConfig::default() };
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let host_network = podsync::is_host_network(spec);

@@ -1,12 +1,16 @@
 //! What all parts of one kubelet share, and the handle by which its server finds running containers.
 
 use crate::config::KubeletConfig;
+use crate::image_gc::ImageAges;
 use crate::images::Images;
 use crate::machine::Machine;
 use crate::objects::Objects;
+use crate::pressure::Eviction;
 use crate::runtime::Runtime;
 use crate::tokens::Tokens;
+use crate::usage::{Counters, Meter};
 use client::{EventKind, Informer, Recorder};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use kube::Client;
 use std::collections::HashMap;
@@ -29,6 +33,10 @@ pub struct RunningContainer {
     pub previous_log_path: Option<PathBuf>,
     /// Whether it runs.
     pub running: bool,
+    /// When it started.
+    pub started: Option<Timestamp>,
+    /// Its image as the pod spells it.
+    pub image: String,
 }
 
 /// What the server needs to know about one pod.
@@ -46,6 +54,8 @@ pub struct PodView {
 pub struct PodHandle {
     /// The pod as the API has it; `None` once it is gone there.
     pub pod: watch::Sender<Arc<Pod>>,
+    /// The mirror pod of a static one.
+    pub mirror: watch::Sender<Option<Arc<Pod>>>,
     /// Set when the pod has vanished from the API.
     pub vanished: AtomicBool,
     /// Set when the runtime has news.
@@ -58,6 +68,12 @@ pub struct PodHandle {
     pub wake: Notify,
     /// What the worker saw last.
     pub view: Mutex<PodView>,
+    /// Set when the node has taken the pod, so that it counts against the node's room.
+    pub admitted: AtomicBool,
+    /// Set when the node has decided to end the pod.
+    pub eviction: Mutex<Option<Eviction>>,
+    /// Set when nothing of the pod lives any more.
+    pub ended: AtomicBool,
 }
 
 impl PodHandle {
@@ -65,12 +81,16 @@ impl PodHandle {
     pub fn new(pod: Arc<Pod>) -> PodHandle {
         PodHandle {
             pod: watch::Sender::new(pod),
+            mirror: watch::Sender::new(None),
             vanished: AtomicBool::new(false),
             runtime_news: AtomicBool::new(true),
             objects_news: AtomicBool::new(false),
             exits: Mutex::default(),
             wake: Notify::new(),
             view: Mutex::default(),
+            admitted: AtomicBool::new(false),
+            eviction: Mutex::default(),
+            ended: AtomicBool::new(false),
         }
     }
 }
@@ -153,8 +173,24 @@ pub struct Node {
     pub recorder: Recorder,
     /// This machine.
     pub machine: Machine,
+    /// When this kubelet started.
+    pub started: Timestamp,
+    /// Readings of what node and pods use.
+    pub meter: Meter,
+    /// What it has counted since then.
+    pub counters: Counters,
+    /// Pods of the manifests directory.
+    pub static_pods: watch::Sender<Vec<Arc<Pod>>>,
     /// Pods of this node.
     pub registry: Arc<Registry>,
+    /// The control groups above the pods, as last written.
+    pub cgroup_tree: Mutex<Option<crate::cgroups::Tree>>,
+    /// Conditions of pressure that stand.
+    pub pressures: Mutex<Vec<&'static str>>,
+    /// When images were last used.
+    pub image_ages: Mutex<ImageAges>,
+    /// Held while the node decides whether it takes a pod.
+    pub admission: Mutex<()>,
     /// Limits parallel starts.
     pub start_slots: Arc<Semaphore>,
     /// Wakes the node status writer.

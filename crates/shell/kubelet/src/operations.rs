@@ -10,11 +10,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use podsync::{KillReason, Waiting};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
-/// Shortest time that a container gets after its preStop hook used the grace period up.
-const GRACE_AFTER_HOOK_MIN: i64 = 2;
+/// Shortest time between SIGTERM and SIGKILL, even where the grace period is used up.
+const GRACE_MIN: i64 = 2;
 /// Delay after a sandbox or volume could not be made.
 const RETRY_DELAY: SignedDuration = SignedDuration::from_secs(5);
 /// Delay after a container's configuration could not be resolved; a change of the missing object ends it early.
@@ -48,6 +50,7 @@ pub async fn create_sandbox(node: Arc<Node>, pod: Arc<Pod>, attempt: u32) -> Res
         return Err(creating(message));
     }
     let spec = pod.spec.clone().unwrap_or_default();
+    cgroups::keep(&node);
     let group = sandbox::cgroup_parent(&node, &pod);
     if let Err(error) = cgroups::ensure(&group, &podsync::pod_limits(&spec)) {
         let message =
@@ -67,6 +70,14 @@ pub async fn create_sandbox(node: Arc<Node>, pod: Arc<Pod>, attempt: u32) -> Res
             return Err(creating(message));
         }
     };
+    if let Err(cause) = possible(&pod, &node.config.cluster_domain, &handler) {
+        let message = format!("Failed to create pod sandbox: {cause}");
+        node.event(&pod, None, EventKind::Warning, "FailedCreatePodSandBox", message.clone());
+        return Err(creating(message));
+    }
+    for text in crate::names::dns_excess(&pod, &node.config) {
+        node.event(&pod, None, EventKind::Warning, "DNSConfigForming", text);
+    }
     let Ok(_slot) = node.start_slots.acquire().await else { return Err(creating("the node stops".into())) };
     match node.runtime.run_sandbox(sandbox::config(&node, &pod, attempt), handler).await {
         Ok(id) => {
@@ -79,6 +90,15 @@ pub async fn create_sandbox(node: Arc<Node>, pod: Arc<Pod>, attempt: u32) -> Res
             Err(creating(message))
         }
     }
+}
+
+/// What no sandbox of this runtime can have.
+fn possible(pod: &Pod, cluster_domain: &str, handler: &str) -> Result<(), String> {
+    if pod.spec.as_ref().and_then(|s| s.host_users) == Some(false) {
+        let of = if handler.is_empty() { "runtime".to_string() } else { format!("RuntimeClass handler \"{handler}\"") };
+        return Err(format!("can't set `spec.hostUsers: false`, {of} does not support user namespaces"));
+    }
+    crate::names::check_hostname(pod, cluster_domain)
 }
 
 /// The runtime's handler for a RuntimeClass; the empty one is the runtime's default.
@@ -152,7 +172,8 @@ impl Start {
             && let Err(cause) = run_hook(&self.node, &self.spec, &id, self.ips.first(), hook).await
         {
             let grace = podsync::grace_seconds(&self.pod);
-            self.event(EventKind::Warning, "FailedPostStartHook", format!("PostStartHook failed: {cause}"));
+            // the cause may hold secrets of the server that was asked
+            self.event(EventKind::Warning, "FailedPostStartHook", "PostStartHook failed".into());
             let message = "FailedPostStartHook".to_string();
             self.event(EventKind::Normal, "Killing", message.clone());
             let _ = self.node.runtime.stop_container(&id, grace).await;
@@ -174,13 +195,15 @@ impl Start {
             failure("CreateContainerError", status.message().to_string(), CONFIG_RETRY_DELAY)
         })?;
         self.node.registry.own(&id, self.pod.metadata.uid.as_deref().unwrap_or_default());
-        self.event(EventKind::Normal, "Created", format!("Container created: {}", self.spec.name));
+        self.event(EventKind::Normal, "Created", "Container created".into());
         if let Err(status) = runtime.start_container(&id).await {
-            self.event(EventKind::Warning, "Failed", format!("Error: {}", status.message()));
+            // the name tells more than the id, and makes equal events equal
+            let text = format!("Error: {}", status.message()).replace(&id, &self.spec.name);
+            self.event(EventKind::Warning, "Failed", text);
             // the runtime keeps the container as ended, so that its restart delay applies
             return Err(failure("RunContainerError", status.message().to_string(), SignedDuration::ZERO));
         }
-        self.event(EventKind::Normal, "Started", format!("Container started: {}", self.spec.name));
+        self.event(EventKind::Normal, "Started", "Container started".into());
         Ok(id)
     }
 }
@@ -259,6 +282,10 @@ pub struct Stop {
     pub ip: Option<String>,
     /// Whether it runs, so that its preStop hook can.
     pub running: bool,
+    /// Containers that have to end before this one is told to.
+    pub after: Vec<String>,
+    /// The pod's living containers.
+    pub living: watch::Receiver<BTreeSet<String>>,
 }
 
 impl Stop {
@@ -270,36 +297,43 @@ impl Stop {
         }
     }
 
-    /// Withdrawal from the service rules, preStop hook within the grace period, then SIGTERM, then SIGKILL.
-    pub async fn run(self) {
-        let message = match &self.reason {
-            KillReason::PodEnds => format!("Stopping container {}", self.name),
-            KillReason::ProbeFailed(text) => text.clone(),
-            KillReason::SandboxChanged => "Pod sandbox changed, it will be killed and re-created.".to_string(),
-            KillReason::SpecChanged => format!("Container {} definition changed, will be restarted", self.name),
-        };
+    /// Waits for the containers that have to end first, no longer than `limit`.
+    async fn wait_for_turn(&mut self, limit: Duration) {
+        let after = &self.after;
+        let gone = self.living.wait_for(|living| after.iter().all(|id| !living.contains(id)));
+        // neither the end of the wait nor that of the worker is an error: the container has to end in any case
+        let _ = tokio::time::timeout(limit, gone).await;
+    }
+
+    /// Withdrawal from the service rules, preStop hook and the turn of this container within the grace period, then SIGTERM, then SIGKILL.
+    pub async fn run(mut self) {
+        let message = self.reason.message(&self.name, self.init);
         let at = Some((self.name.as_str(), self.init));
         self.node.event(&self.pod, at, EventKind::Normal, "Killing", message);
         if matches!(self.reason, KillReason::PodEnds) && self.running && self.grace > 0 {
             self.withdraw().await;
         }
-        let mut grace = self.grace;
+        let began = Instant::now();
+        let whole = Duration::from_secs(u64::try_from(self.grace).unwrap_or(0));
         let hook = self.spec.as_ref().and_then(|s| Some((s, s.lifecycle.as_ref()?.pre_stop.as_ref()?)));
-        if let Some((spec, hook)) = hook.filter(|_| self.running && grace > 0) {
-            let began = Instant::now();
-            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        if let Some((spec, hook)) = hook.filter(|_| self.running && !whole.is_zero()) {
             let run = run_hook(&self.node, spec, &self.id, self.ip.as_ref(), hook);
-            match tokio::time::timeout(limit, run).await {
+            match tokio::time::timeout(whole, run).await {
                 Ok(Err(cause)) => {
-                    let text = format!("PreStopHook failed: {cause}");
+                    tracing::info!(container = %self.name, "preStop hook failed: {cause}");
+                    // the cause may hold secrets of the server that was asked
+                    let text = "PreStopHook failed".to_string();
                     self.node.event(&self.pod, at, EventKind::Warning, "FailedPreStopHook", text);
                 }
                 Err(_) => tracing::info!(container = %self.name, "preStop hook did not end within the grace period"),
                 Ok(Ok(())) => {}
             }
-            let used = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
-            grace = (grace - used).max(GRACE_AFTER_HOOK_MIN);
         }
+        if !self.after.is_empty() {
+            self.wait_for_turn(whole.saturating_sub(began.elapsed())).await;
+        }
+        let used = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
+        let grace = (self.grace - used).max(GRACE_MIN);
         if let Err(status) = self.node.runtime.stop_container(&self.id, grace).await {
             let text =
                 format!("error killing pod: failed to \"KillContainer\" for \"{}\": {}", self.name, text(&status));

@@ -3,8 +3,10 @@
 use crate::cgroups;
 use crate::node::{Node, PodHandle};
 use crate::runtime::{events, label};
+use crate::static_pods::{MIRROR, is_mirror};
 use crate::volumes;
 use crate::worker::Worker;
+use crate::{mirrors, static_pods};
 use client::{Informer, InformerConfig};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -26,6 +28,11 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
     let config = InformerConfig::all("/api/v1/pods").fields(format!("spec.nodeName={}", node.config.node_name));
     let informer: Informer<Pod> = Informer::start(node.client.clone(), config, |pod: Pod| pod, &[], stop.clone());
     let mut changes = informer.changes();
+    if let Some(dir) = &node.config.manifests_dir {
+        static_pods::publish(&node, dir);
+    }
+    let mut statics = node.static_pods.subscribe();
+    tokio::spawn(mirrors::run(node.clone(), informer.clone(), stop.clone()));
     let (ended, mut ends) = mpsc::unbounded_channel::<String>();
     tokio::spawn(follow_runtime(node.clone(), stop.clone()));
     tokio::select! {
@@ -44,6 +51,12 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
                     return;
                 }
                 changes.mark_unchanged();
+                manager.apply(&informer);
+            }
+            changed = statics.changed() => {
+                if changed.is_err() {
+                    return;
+                }
                 manager.apply(&informer);
             }
             Some(uid) = ends.recv() => {
@@ -69,8 +82,12 @@ struct Manager {
 impl Manager {
     /// Makes workers and mailboxes agree with the API.
     fn apply(&mut self, informer: &Informer<Pod>) {
-        let mut present = HashSet::new();
+        let mut present = self.apply_static();
         for cached in informer.list() {
+            if is_mirror(&cached.view) {
+                self.show_mirror(&cached.view);
+                continue;
+            }
             present.insert(cached.uid.clone());
             if self.seen.get(&cached.uid) == Some(&cached.resource_version) {
                 continue;
@@ -91,6 +108,38 @@ impl Manager {
             {
                 handle.wake.notify_one();
             }
+        }
+    }
+
+    /// Begins the pods of the manifests directory; returns their uids.
+    fn apply_static(&mut self) -> HashSet<String> {
+        let pods = self.node.static_pods.borrow().clone();
+        for pod in &pods {
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            if self.running.contains(&uid) {
+                continue;
+            }
+            let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+            let older = self.node.registry.all().into_iter().any(|handle| {
+                let other = handle.pod.borrow();
+                (&other.metadata.namespace, &other.metadata.name) == (namespace, name)
+            });
+            // a changed manifest is another pod of the same name: it begins when the older one has ended
+            if !older {
+                self.begin(uid, (**pod).clone());
+            }
+        }
+        pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect()
+    }
+
+    /// Hands a mirror to the worker of its static pod.
+    fn show_mirror(&self, mirror: &Pod) {
+        let hash = mirror.metadata.annotations.as_ref().and_then(|a| a.get(MIRROR));
+        let Some(handle) = hash.and_then(|uid| self.node.registry.get(uid)) else { return };
+        let known = handle.mirror.borrow().as_ref().map(|known| known.metadata.resource_version.clone());
+        if known != Some(mirror.metadata.resource_version.clone()) {
+            handle.mirror.send_replace(Some(Arc::new(mirror.clone())));
+            handle.wake.notify_one();
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::check;
 use crate::node::Node;
+use crate::usage::ProbeKey;
 use client::EventKind;
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use podsync::{ProbeKind, ProbeSettings, ProbeTracker, ProbeVerdict};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// A verdict that the pod's worker has to know.
 #[derive(Debug)]
@@ -41,16 +43,16 @@ pub struct Target {
     pub verdicts: mpsc::UnboundedSender<Verdict>,
 }
 
-/// Runs the startup probe to its verdict, then liveness and readiness until dropped.
-pub async fn run(target: Target) {
+/// Runs the startup probe to its verdict, then liveness and readiness until dropped; `kills` ends all but readiness.
+pub async fn run(target: Target, kills: CancellationToken) {
     if let Some(probe) = &target.spec.startup_probe
-        && !target.series(ProbeKind::Startup, probe).await
+        && kills.run_until_cancelled(target.series(ProbeKind::Startup, probe)).await != Some(true)
     {
         return;
     }
     let liveness = async {
         if let Some(probe) = &target.spec.liveness_probe {
-            target.series(ProbeKind::Liveness, probe).await;
+            kills.run_until_cancelled(target.series(ProbeKind::Liveness, probe)).await;
         }
     };
     let readiness = async {
@@ -62,6 +64,12 @@ pub async fn run(target: Target) {
 }
 
 impl Target {
+    fn count(&self, kind: ProbeKind, passed: bool) {
+        let meta = &self.pod.metadata;
+        let pod = [&meta.namespace, &meta.name, &meta.uid].map(|text| text.clone().unwrap_or_default());
+        self.node.counters.probe(ProbeKey { pod, container: self.spec.name.clone(), kind, passed });
+    }
+
     /// Probes on and on; true when a startup probe passed, false when the container was given up.
     async fn series(&self, kind: ProbeKind, probe: &Probe) -> bool {
         let settings = ProbeSettings::from(probe);
@@ -75,6 +83,7 @@ impl Target {
             let limit = Duration::from_secs(settings.timeout);
             let outcome = check::probe(&self.node, &self.spec, &self.id, &self.ip, probe, limit).await;
             next = next.max(Instant::now());
+            self.count(kind, outcome.is_ok());
             if let Err(cause) = &outcome {
                 let text = format!("{} probe failed: {cause}", kind.as_str());
                 let at = Some((self.spec.name.as_str(), self.init));

@@ -1,6 +1,5 @@
 //! The Node object and its lease: registered at start, kept fresh by a lease every ten seconds and a status when something changes.
 
-use crate::machine::disk;
 use crate::node::Node;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -13,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -27,12 +26,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_UNREADY_EVERY: Duration = Duration::from_millis(200);
 /// Images reported in the status.
 const IMAGES_MAX: usize = 50;
-/// Free share of the disk in percent below which the node has DiskPressure.
-const DISK_FREE_MIN_PERCENT: i64 = 5;
-/// Free space that is enough on a disk of any size: a twentieth of a large disk is no emergency.
-const DISK_FREE_ENOUGH_BYTES: i64 = 2 << 30;
-/// Available memory below which the node has MemoryPressure.
-const MEMORY_AVAILABLE_MIN_BYTES: i64 = 100 << 20;
 
 /// Registers the node and keeps its status and lease fresh until `stop`.
 pub async fn run(node: Arc<Node>, stop: CancellationToken) {
@@ -59,7 +52,7 @@ async fn build_status(node: &Node, old: &NodeStatus, now: Timestamp) -> NodeStat
     ]);
     let allocatable = quantities(&[
         ("cpu", milli(machine.cpus * 1000 - machine.reserved_cpu_milli)),
-        ("memory", kib(machine.memory_bytes - machine.reserved_memory_bytes)),
+        ("memory", kib(i64::try_from(machine.allocatable_milli("memory") / 1000).unwrap_or(0))),
         ("ephemeral-storage", (machine.disk_bytes / 10 * 9).to_string()),
         ("pods", machine.pods_max.to_string()),
         ("hugepages-1Gi", "0".into()),
@@ -128,17 +121,10 @@ async fn images(node: &Node) -> Vec<ContainerImage> {
     list
 }
 
-fn available_memory() -> i64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
-    let kib: Option<i64> = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok());
-    kib.map_or(i64::MAX, |k| k * 1024)
-}
-
 async fn conditions(node: &Node, old: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
-    let memory = available_memory() < MEMORY_AVAILABLE_MIN_BYTES;
-    let (size, free) = disk(&node.config.root_dir);
-    let full = free < (size / 100 * DISK_FREE_MIN_PERCENT).min(DISK_FREE_ENOUGH_BYTES);
+    let standing = node.pressures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let has = |condition: &str| standing.contains(&condition);
+    let (memory, full, processes) = (has("MemoryPressure"), has("DiskPressure"), has("PIDPressure"));
     let not_ready = match node.runtime.not_ready().await {
         Ok(cause) => cause,
         Err(status) => Some(format!("container runtime is down: {}", status.message())),
@@ -161,7 +147,14 @@ async fn conditions(node: &Node, old: &NodeStatus, now: Timestamp) -> Vec<NodeCo
                 false => ("KubeletHasNoDiskPressure", text("kubelet has no disk pressure")),
             },
         ),
-        ("PIDPressure", false, ("KubeletHasSufficientPID", text("kubelet has sufficient PID available"))),
+        (
+            "PIDPressure",
+            processes,
+            match processes {
+                true => ("KubeletHasInsufficientPID", text("kubelet has insufficient PID available")),
+                false => ("KubeletHasSufficientPID", text("kubelet has sufficient PID available")),
+            },
+        ),
     ];
     wanted.push(match not_ready {
         None => ("Ready", true, ("KubeletReady", text("kubelet is posting ready status"))),

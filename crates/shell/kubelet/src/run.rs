@@ -7,7 +7,8 @@ use crate::node::{Node, PARALLEL_STARTS_MAX, Registry};
 use crate::objects::Objects;
 use crate::runtime::Runtime;
 use crate::tokens::Tokens;
-use crate::{logs, pods, register};
+use crate::usage::{self, Counters, Meter};
+use crate::{image_gc, logs, pods, pressure, register, static_pods};
 use anyhow::{Context, Result};
 use client::{Informer, InformerConfig, Recorder};
 use k8s_openapi::api::core::v1::Service;
@@ -54,7 +55,15 @@ pub async fn prepare(config: KubeletConfig, client: Client, stop: CancellationTo
         images: Images::default(),
         tokens: Tokens::default(),
         start_slots: Arc::new(Semaphore::new(PARALLEL_STARTS_MAX)),
+        cgroup_tree: std::sync::Mutex::default(),
+        pressures: std::sync::Mutex::default(),
+        image_ages: std::sync::Mutex::default(),
+        admission: std::sync::Mutex::default(),
         status_news: Notify::new(),
+        started: jiff::Timestamp::now(),
+        static_pods: tokio::sync::watch::Sender::default(),
+        meter: Meter::default(),
+        counters: Counters::default(),
         withdrawal: std::sync::OnceLock::new(),
         registry,
         runtime,
@@ -67,7 +76,11 @@ pub async fn prepare(config: KubeletConfig, client: Client, stop: CancellationTo
 pub async fn run_prepared(node: Arc<Node>, stop: CancellationToken) {
     tokio::join!(
         register::run(node.clone(), stop.clone()),
+        static_pods::run(node.clone(), stop.clone()),
         pods::run(node.clone(), stop.clone()),
+        usage::run(node.clone(), stop.clone()),
+        pressure::run(node.clone(), stop.clone()),
+        image_gc::run(node.clone(), stop.clone()),
         logs::rotate(node, stop),
     );
 }

@@ -12,7 +12,8 @@ const RETRY: SignedDuration = SignedDuration::from_secs(1);
 /// The writer of one pod's status.
 pub struct StatusWriter {
     client: Client,
-    written: Option<Value>,
+    /// What was written last, and to the pod of which uid.
+    written: Option<(Option<String>, Value)>,
     retry_at: Option<Timestamp>,
 }
 
@@ -38,7 +39,8 @@ impl StatusWriter {
             FOREIGN.iter().for_each(|name| drop(map.remove(*name)));
         }
         // the cached pod may be older than our own last write
-        if self.written.as_ref() == Some(&wanted) && self.retry_at.is_none() {
+        let same = self.written.as_ref().is_some_and(|(uid, value)| *uid == pod.metadata.uid && *value == wanted);
+        if same && self.retry_at.is_none() {
             return None;
         }
         let mut patch = wanted.clone();
@@ -55,12 +57,12 @@ impl StatusWriter {
         self.retry_at = None;
         match pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&body)).await {
             Ok(pod) => {
-                self.written = Some(wanted);
+                self.written = Some((pod.metadata.uid.clone(), wanted));
                 return Some(pod);
             }
             Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => {
                 tracing::debug!(pod = name, "status not written: {}", answer.message);
-                self.written = Some(wanted);
+                self.written = Some((pod.metadata.uid.clone(), wanted));
             }
             Err(error) => {
                 tracing::warn!(pod = name, "cannot write the pod's status, trying again: {error}");

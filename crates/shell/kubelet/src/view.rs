@@ -2,7 +2,8 @@
 
 use crate::node::Node;
 use crate::runtime::cri;
-use crate::server::{ContainerTarget, LookupError, NodeView, Streams};
+use crate::server::{ContainerTarget, Document, LookupError, NodeView, Streams};
+use crate::usage::{self, Snapshot};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -19,21 +20,16 @@ impl LocalView {
         LocalView { node }
     }
 
-    fn stats(&self) -> Value {
-        let now = jiff::Timestamp::now().to_string();
-        let mut pods = Vec::new();
-        for handle in self.node.registry.all() {
-            let pod = handle.pod.borrow().clone();
-            let group = crate::sandbox::cgroup_parent(&self.node, &pod);
-            let Some(usage) = crate::cgroups::usage(&group) else { continue };
-            pods.push(json!({
-                "podRef": {"name": pod.metadata.name, "namespace": pod.metadata.namespace, "uid": pod.metadata.uid},
-                "startTime": pod.status.as_ref().and_then(|s| s.start_time.clone()),
-                "cpu": {"time": now, "usageCoreNanoSeconds": usage.cpu_nanoseconds},
-                "memory": {"time": now, "usageBytes": usage.memory_bytes, "workingSetBytes": usage.working_set_bytes},
-            }));
-        }
-        json!({"node": {"nodeName": self.node.config.node_name}, "pods": pods})
+    async fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        let node = self.node.clone();
+        tokio::task::spawn_blocking(move || node.meter.snapshot(&node)).await.ok()
+    }
+
+    /// Pods as the API has them.
+    fn pods(&self) -> Value {
+        let pods: Vec<_> = self.node.registry.all().iter().map(|h| h.pod.borrow().clone()).collect();
+        let items: Vec<Value> = pods.iter().filter_map(|pod| serde_json::to_value(&**pod).ok()).collect();
+        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
     }
 }
 
@@ -123,15 +119,25 @@ impl NodeView for LocalView {
         }
     }
 
-    async fn document(&self, path: &str) -> Option<Value> {
-        match path.trim_end_matches('/') {
-            "/pods" | "/runningpods" => {
-                let pods: Vec<_> = self.node.registry.all().iter().map(|h| h.pod.borrow().clone()).collect();
-                let items: Vec<Value> = pods.iter().filter_map(|pod| serde_json::to_value(&**pod).ok()).collect();
-                Some(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+    async fn document(&self, path: &str, query: &[(String, String)]) -> Option<Document> {
+        let node = &self.node;
+        Some(match path.trim_end_matches('/') {
+            "/pods" | "/runningpods" => Document::Json(self.pods()),
+            "/configz" => Document::Json(node.config.document()),
+            "/stats/summary" => {
+                let small = query.iter().any(|(key, value)| key == "only_cpu_and_memory" && value == "true");
+                Document::Json(usage::summary(node, &*self.snapshot().await?, small).await)
             }
-            "/stats/summary" => Some(self.stats()),
-            _ => None,
-        }
+            "/tug/usage" => Document::Json(usage::short(&*self.snapshot().await?)),
+            "/metrics" => Document::Metrics(usage::kubelet(node)),
+            "/metrics/resource" => Document::Metrics(usage::resource(&*self.snapshot().await?)),
+            "/metrics/cadvisor" => {
+                let (node, snapshot) = (node.clone(), self.snapshot().await?);
+                let read = tokio::task::spawn_blocking(move || usage::cadvisor(&node, &snapshot));
+                Document::Metrics(read.await.ok()?)
+            }
+            "/metrics/probes" => Document::Metrics(usage::probes(node)),
+            _ => return None,
+        })
     }
 }

@@ -70,8 +70,17 @@ pub trait NodeView: Send + Sync + 'static {
     /// longer than `at_most`.
     async fn withdrawn(&self, addresses: &[std::net::IpAddr], at_most: Duration) -> bool;
 
-    /// `/pods`, `/stats/summary` and other documents by path; None where there is no such document.
-    async fn document(&self, path: &str) -> Option<serde_json::Value>;
+    /// `/pods`, `/stats/summary`, `/metrics` and other documents by path and query; None where there is no such document.
+    async fn document(&self, path: &str, query: &[(String, String)]) -> Option<Document>;
+}
+
+/// Something to read about the node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Document {
+    /// An object.
+    Json(serde_json::Value),
+    /// Metrics in Prometheus' text format.
+    Metrics(String),
 }
 
 /// Says who a client certificate chain belongs to.

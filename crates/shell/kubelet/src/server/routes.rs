@@ -11,7 +11,7 @@ use streams::splice::wants_upgrade;
 use streams::{AnyBody, StreamError, full, incoming, splice, tunnel, websocket};
 use tokio::net::TcpStream;
 
-use super::{ContainerTarget, LogQuery, LookupError, NodeView, logs};
+use super::{ContainerTarget, Document, LogQuery, LookupError, NodeView, logs};
 
 /// Longest wait that a caller of `/tug/withdrawn` may ask for.
 const WITHDRAWN_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ impl Caller {
 
     /// The API server (and administrators) may everything; nodes may ask each other what their rules hold.
     fn may(&self, path: &str) -> bool {
-        self.is_in("system:masters") || (self.is_in("system:nodes") && path.starts_with("/tug/"))
+        self.is_in("system:masters") || (self.is_in("system:nodes") && path == "/tug/withdrawn")
     }
 }
 
@@ -101,8 +101,9 @@ async fn route(node: Arc<dyn NodeView>, path: &str, request: Request<Incoming>) 
             port_forward(node, request, namespace, pod).await
         }
         (["tug", "withdrawn"], &Method::GET) => withdrawn(node, &request).await,
-        _ => match node.document(path).await {
-            Some(document) => Ok(json(&document)),
+        _ => match node.document(path, &query(&request)).await {
+            Some(Document::Json(value)) => Ok(json(&value)),
+            Some(Document::Metrics(text)) => Ok(metrics(text)),
             None => Err(Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned())),
         },
     }
@@ -111,6 +112,13 @@ async fn route(node: Arc<dyn NodeView>, path: &str, request: Request<Incoming>) 
 fn json(value: &serde_json::Value) -> Response<AnyBody> {
     let mut response = Response::new(full(value.to_string()));
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+fn metrics(text: String) -> Response<AnyBody> {
+    let mut response = Response::new(full(text));
+    let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
     response
 }
 

@@ -1,0 +1,163 @@
+//! Starts what the plan asks for: each action is a task of its own, whose end wakes the worker.
+
+use super::Worker;
+use crate::operations::{self, Failure, Start, Stop};
+use crate::{cgroups, sandbox};
+use client::EventKind;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use podsync::{Action, ContainerKind, ContainerState, KillReason};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An operation that has ended.
+pub(super) enum Done {
+    Sandbox(Result<String, Failure>),
+    Started(String, ResourceRequirements, Result<String, Failure>),
+    Stopped(String),
+    Resized(String, ResourceRequirements, Result<(), String>),
+}
+
+impl Worker {
+    /// The running container whose processes an ephemeral container of that name asks to see.
+    pub(super) fn debugged(&self, name: &str) -> Option<String> {
+        let list = self.pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
+        let target = list.iter().find(|c| c.name == name)?.target_container_name.as_deref()?;
+        self.observed.latest(target).filter(|c| c.state == ContainerState::Running).map(|c| c.id.clone())
+    }
+
+    /// Starts the resizes that are due.
+    pub(super) fn resize(&mut self, now: Timestamp) {
+        let leaving = self.pod.metadata.deletion_timestamp.is_some() || self.memory.terminate;
+        if leaving || self.resize_retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.resize_retry_at = None;
+        for due in podsync::resizes(&self.pod, &self.observed, &self.memory) {
+            let busy = self.resizing.contains(&due.id) || self.memory.stopping.contains(&due.id);
+            let Some((_, spec)) = self.spec(&due.name).filter(|_| !busy) else { continue };
+            if due.restart {
+                // the pod's limits have to fit before its next container starts
+                let limits = self.pod.spec.as_ref().map(podsync::pod_limits).unwrap_or_default();
+                if let Err(error) = cgroups::ensure(&sandbox::cgroup_parent(&self.node, &self.pod), &limits) {
+                    tracing::debug!(pod = %self.uid, "the pod's limits wait for its container: {error}");
+                }
+                let grace = podsync::grace_seconds(&self.pod);
+                let reason = KillReason::SpecChanged;
+                self.act(Action::Stop { id: due.id, name: due.name, reason, grace, after: Vec::new() });
+                continue;
+            }
+            self.resizing.insert(due.id.clone());
+            let (node, pod) = (self.node.clone(), self.pod.clone());
+            self.operations.spawn(async move {
+                let result = operations::resize(&node, &pod, &spec, &due.id).await;
+                Done::Resized(due.id, spec.resources.unwrap_or_default(), result)
+            });
+        }
+    }
+
+    /// Starts an action; its end wakes the worker.
+    pub(super) fn act(&mut self, action: Action) {
+        let (node, pod) = (self.node.clone(), self.pod.clone());
+        match action {
+            Action::CreateSandbox { attempt } => {
+                self.memory.starting.insert(String::new());
+                if attempt > 0 {
+                    let text = "Pod sandbox changed, it will be killed and re-created.".to_string();
+                    self.node.event(&self.pod, None, EventKind::Normal, "SandboxChanged", text);
+                }
+                self.operations
+                    .spawn(async move { Done::Sandbox(operations::create_sandbox(node, pod, attempt).await) });
+            }
+            Action::Start { name, kind, attempt, sandbox_id, crash } => {
+                let Some((_, spec)) = self.spec(&name) else { return };
+                self.memory.starting.insert(name.clone());
+                if let Some(crash) = crash {
+                    self.memory.crash.insert(name.clone(), crash);
+                }
+                let sandbox_attempt =
+                    self.observed.sandboxes.iter().find(|s| s.id == sandbox_id).map_or(0, |s| s.attempt);
+                let (init, ips) = (matches!(kind, ContainerKind::Init | ContainerKind::Sidecar), self.ips());
+                let resources = spec.resources.clone().unwrap_or_default();
+                let debugs = self.debugged(&name);
+                let start = Start { node, pod, spec, init, attempt, sandbox_id, sandbox_attempt, ips, debugs };
+                self.operations.spawn(async move { Done::Started(name, resources, start.run().await) });
+            }
+            Action::Stop { id, name, reason, grace, after } => {
+                self.memory.stopping.insert(id.clone());
+                if matches!(reason, KillReason::PodEnds) {
+                    // a probe must not kill what ends anyway; readiness still tells who serves
+                    if let Some((kills, _)) = self.probes.get(&id) {
+                        kills.cancel();
+                    }
+                }
+                let spec = self.spec(&name);
+                let running = self.observed.containers.iter().any(|c| c.id == id && c.state == ContainerState::Running);
+                let stop = Stop {
+                    node,
+                    pod,
+                    init: spec
+                        .as_ref()
+                        .is_some_and(|(kind, _)| matches!(kind, ContainerKind::Init | ContainerKind::Sidecar)),
+                    spec: spec.map(|(_, s)| s),
+                    id: id.clone(),
+                    name,
+                    reason,
+                    grace,
+                    ip: self.ips().into_iter().next(),
+                    running,
+                    after,
+                    living: self.living.subscribe(),
+                };
+                self.operations.spawn(async move {
+                    stop.run().await;
+                    Done::Stopped(id)
+                });
+            }
+            Action::StopSandbox { id } => {
+                self.memory.stopping.insert(id.clone());
+                self.operations.spawn(async move {
+                    if let Err(status) = node.runtime.stop_sandbox(&id).await {
+                        let text = format!("error killing pod: failed to \"KillPodSandbox\": {status}");
+                        node.event(&pod, None, EventKind::Warning, "FailedKillPod", text);
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    Done::Stopped(id)
+                });
+            }
+            Action::RemoveSandbox { id } => {
+                self.memory.stopping.insert(id.clone());
+                self.operations.spawn(async move {
+                    if let Err(status) = node.runtime.remove_sandbox(&id).await {
+                        tracing::warn!("cannot remove sandbox {id}: {status}");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    Done::Stopped(id)
+                });
+            }
+            Action::RemoveContainer { id, restart } => {
+                self.memory.stopping.insert(id.clone());
+                let keep_log = restart.is_some();
+                if let Some(restart) = restart {
+                    self.memory.reborn.insert(id.clone());
+                    self.memory.crash.extend(restart.crash.map(|crash| (restart.name, crash)));
+                }
+                let log = self.observed.containers.iter().find(|c| c.id == id).map(|c| PathBuf::from(&c.log_path));
+                self.operations.spawn(async move {
+                    match node.runtime.remove_container(&id).await {
+                        Ok(()) => {
+                            if let Some(log) = log.filter(|p| p.is_absolute() && !keep_log) {
+                                crate::logs::remove(&log);
+                            }
+                        }
+                        Err(status) => {
+                            tracing::warn!("cannot remove container {id}: {status}");
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        }
+                    }
+                    Done::Stopped(id)
+                });
+            }
+        }
+    }
+}

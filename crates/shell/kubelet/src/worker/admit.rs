@@ -1,0 +1,65 @@
+//! Whether the node takes the pod: asked once, before anything of it is made.
+
+use super::Worker;
+use crate::pressure::Eviction;
+use client::EventKind;
+use k8s_openapi::api::core::v1::Pod;
+use podsync::Waiting;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+impl Worker {
+    /// Decides for a pod that is new to the node; one that has begun already stays.
+    pub(super) fn admit(&mut self) {
+        if self.handle.admitted.load(Ordering::Acquire) || self.memory.failed.is_some() {
+            return;
+        }
+        let leaving = self.pod.metadata.deletion_timestamp.is_some() || self.memory.terminate;
+        let _one_at_a_time = self.node.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = !self.observed.sandboxes.is_empty() || has_begun(&self.pod);
+        if !begun && !leaving {
+            let others = self.others();
+            let others: Vec<&Pod> = others.iter().map(|pod| &**pod).collect();
+            let facts = self.node.machine.facts(&self.node.config);
+            let standing = self.node.pressures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let pressed = podsync::eviction::refuses(&self.pod, &standing);
+            let answer = match pressed {
+                Some(message) => Err(Waiting { reason: "Evicted".into(), message }),
+                None => podsync::admit(&self.pod, &others, &facts),
+            };
+            if let Err(Waiting { reason, message }) = answer {
+                self.node.event(&self.pod, None, EventKind::Warning, &reason, message.clone());
+                let message = format!("Pod was rejected: {message}");
+                self.memory.failed = Some(Waiting { reason, message });
+                return;
+            }
+        }
+        self.handle.admitted.store(true, Ordering::Release);
+    }
+
+    /// Takes note that the node has decided to end the pod.
+    pub(super) fn heed_eviction(&mut self) {
+        if self.memory.failed.is_some() {
+            return;
+        }
+        let eviction = self.handle.eviction.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(Eviction { message, disruption, grace }) = eviction {
+            self.memory.grace = Some(grace);
+            self.memory.disruption = disruption.then(|| message.clone());
+            self.memory.failed = Some(Waiting { reason: "Evicted".into(), message });
+        }
+    }
+
+    /// Pods that take room on the node already.
+    fn others(&self) -> Vec<Arc<Pod>> {
+        let handles = self.node.registry.all().into_iter().filter(|handle| !Arc::ptr_eq(handle, &self.handle));
+        let taken = handles.filter(|handle| !handle.ended.load(Ordering::Acquire));
+        let pods = taken.map(|handle| (handle.admitted.load(Ordering::Acquire), handle.pod.borrow().clone()));
+        pods.filter(|(admitted, pod)| *admitted || has_begun(pod)).map(|(_, pod)| pod).collect()
+    }
+}
+
+/// Whether a kubelet has taken the pod before.
+fn has_begun(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
+}
