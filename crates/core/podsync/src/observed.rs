@@ -85,6 +85,11 @@ impl Observed {
         self.containers.iter().filter(|c| c.name == name).max_by_key(|c| (c.attempt, c.created))
     }
 
+    /// Whether the runtime has nothing of the pod.
+    pub fn is_empty(&self) -> bool {
+        self.sandboxes.is_empty() && self.containers.is_empty()
+    }
+
     /// The newest sandbox.
     pub fn sandbox(&self) -> Option<&Sandbox> {
         self.sandboxes.iter().max_by_key(|s| (s.attempt, s.created))

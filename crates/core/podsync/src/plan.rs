@@ -423,12 +423,15 @@ impl Starter<'_> {
             if counts && !restarts(self.pod, kind, spec, old) {
                 return;
             }
-            if let Some(at) = crash_hold(self.memory, old).filter(|at| *at > self.now) {
-                self.plan.wake(at);
-                return;
+            // a restart of the whole pod was held back before, by the container that asked for it
+            if old.reason != RESTARTING_ALL {
+                if let Some(at) = crash_hold(self.memory, old).filter(|at| *at > self.now) {
+                    self.plan.wake(at);
+                    return;
+                }
+                let failed = old.finished.unwrap_or(old.created);
+                crash = Some(Backoff::next(self.memory.crash.get(&spec.name).copied(), failed, self.now));
             }
-            let failed = old.finished.unwrap_or(old.created);
-            crash = Some(Backoff::next(self.memory.crash.get(&spec.name).copied(), failed, self.now));
         }
         if let Some(at) = self.memory.retry_at.get(&spec.name).filter(|at| **at > self.now) {
             self.plan.wake(*at);

@@ -2,7 +2,7 @@
 
 use crate::plan::{DEADLINE_MESSAGE, is_past_deadline, may_restart_whole, restarts, should_restart, whole_restart};
 use crate::status_container::container_status;
-use crate::{ContainerKind, ContainerState, Memory, Observed, RESTARTING_ALL, all_containers, qos_class};
+use crate::{ContainerKind, ContainerState, Memory, Observed, RESTARTING_ALL, Waiting, all_containers, qos_class};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerStateTerminated, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
@@ -40,8 +40,15 @@ pub fn pod_is_finished(pod: &Pod, observed: &Observed) -> bool {
 pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now: Timestamp) -> PodStatus {
     let mut status = pod.status.clone().unwrap_or_default();
     let Some(spec) = &pod.spec else { return status };
+    if let Some(refusal) = memory.failed.as_ref().filter(|_| memory.disruption.is_none() && observed.is_empty()) {
+        return refused(pod, status, refusal);
+    }
     let past_deadline = is_past_deadline(pod, now);
     let api_terminal = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
+    if api_terminal && observed.is_empty() {
+        // it was refused by an earlier process, or nothing is left that could tell more
+        return status;
+    }
     let ending = pod.metadata.deletion_timestamp.is_some() || memory.terminate || memory.failed.is_some();
     let ending = ending || past_deadline || api_terminal || pod_is_finished(pod, observed);
 
@@ -93,6 +100,18 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
     let resizing = !crate::resizes(pod, observed, memory).is_empty();
     conditions(&mut status, pod, observed, memory, resizing, now);
     status
+}
+
+/// The status of a pod of which nothing was ever made.
+fn refused(pod: &Pod, held: PodStatus, refusal: &Waiting) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".into()),
+        reason: Some(refusal.reason.clone()),
+        message: Some(refusal.message.clone()),
+        qos_class: Some(qos_class(pod).as_str().to_string()),
+        observed_generation: pod.metadata.generation,
+        ..held
+    }
 }
 
 fn addresses(status: &mut PodStatus, pod: &Pod, observed: &Observed, pins: &Pins) {
