@@ -82,6 +82,51 @@ async fn a_budget_refuses_evictions() {
 }
 
 #[tokio::test]
+async fn evictions_say_what_holds_them_back() {
+    let test = TestServer::start().await;
+    let pods: Api<Pod> = Api::default_namespaced(test.client.clone());
+    let budgets: Api<PodDisruptionBudget> = Api::default_namespaced(test.client.clone());
+    pods.create(&PostParams::default(), &pod("a")).await.unwrap();
+    let running =
+        Patch::Merge(json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}));
+    pods.patch_status("a", &PatchParams::default(), &running).await.unwrap();
+    let budget = |name: &str| -> PodDisruptionBudget {
+        serde_json::from_value(json!({"metadata": {"name": name},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}}))
+        .unwrap()
+    };
+    budgets.create(&PostParams::default(), &budget("pdb")).await.unwrap();
+    let refused = || async {
+        let kube::Error::Api(status) = pods.evict("a", &EvictParams::default()).await.unwrap_err() else { panic!() };
+        let cause = status.details.as_ref().and_then(|details| Some(details.causes.first()?.message.clone()));
+        (status.code, cause.unwrap_or_default())
+    };
+    let waits = "The disruption budget pdb is still being processed by the server.";
+    assert_eq!(refused().await, (429, waits.to_owned()));
+    let failed = json!({"type": "DisruptionAllowed", "status": "False", "reason": "SyncFailed", "message": "no scale",
+        "lastTransitionTime": "2030-01-01T00:00:00Z"});
+    let status = json!({"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1,
+        "expectedPods": 1, "conditions": [failed]});
+    let status = Patch::Merge(json!({"status": status}));
+    budgets.patch_status("pdb", &PatchParams::default(), &status).await.unwrap();
+    let why = "The disruption budget pdb does not allow evicting pods currently because it failed sync: no scale";
+    assert_eq!(refused().await, (429, why.to_owned()));
+    let status = Patch::Merge(json!({"status": {"disruptionsAllowed": 1}}));
+    budgets.patch_status("pdb", &PatchParams::default(), &status).await.unwrap();
+    let dry =
+        EvictParams { post_options: PostParams { dry_run: true, ..PostParams::default() }, ..EvictParams::default() };
+    pods.evict("a", &dry).await.unwrap();
+    assert_eq!(budgets.get("pdb").await.unwrap().status.unwrap().disruptions_allowed, Some(1));
+    budgets.create(&PostParams::default(), &budget("other")).await.unwrap();
+    assert_eq!(refused().await.0, 500);
+    budgets.delete("other", &DeleteParams::default()).await.unwrap();
+    pods.evict("a", &EvictParams::default()).await.unwrap();
+    let spent = budgets.get("pdb").await.unwrap().status.unwrap();
+    assert_eq!((spent.disruptions_allowed, spent.disrupted_pods.unwrap().len()), (Some(0), 1));
+    assert_eq!(spent.conditions.unwrap()[0].reason, "InsufficientPods");
+}
+
+#[tokio::test]
 async fn a_namespace_ends_when_it_is_finalized() {
     let test = TestServer::start().await;
     let namespaces: Api<Namespace> = Api::all(test.client.clone());

@@ -1,6 +1,8 @@
 //! All controllers against a whole API server: a day in the life of a namespace, with no write beyond upstream's roles.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod batch;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -289,6 +291,9 @@ async fn controllers_stay_within_their_roles() {
     workloads(&client).await;
     sets(&client).await;
     services(&client).await;
+    batch::jobs(&client).await;
+    batch::cron_jobs(&client).await;
+    batch::budgets(&client).await;
     namespaces.delete("a", &DeleteParams::default()).await.unwrap();
     until("the namespace is gone", || async { namespaces.get_opt("a").await.ok()?.is_none().then_some(()) }).await;
     kubelet.abort();
@@ -321,6 +326,11 @@ async fn controllers_stay_within_their_roles() {
         "update configmaps",
         "update namespaces/finalize",
         "create events",
+        "update jobs/status",
+        "create jobs",
+        "delete jobs",
+        "update cronjobs/status",
+        "update poddisruptionbudgets/status",
     ] {
         assert!(seen.contains(expected), "{expected} never happened: {seen:#?}");
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod batch;
 mod crash;
 mod heal;
 mod inside;
@@ -35,6 +36,8 @@ const SCENARIOS: &[Scenario] = &[
     ("limits::quota", limits::quota),
     ("bad_input::to_the_api", bad_input::to_the_api),
     ("bad_input::to_the_command_line", bad_input::to_the_command_line),
+    ("batch::jobs", batch::jobs),
+    ("batch::drain", batch::drain),
     ("heal::container_and_pod", heal::container_and_pod),
     ("crash::of_the_control_plane", crash::of_the_control_plane),
     ("heal::node", heal::node),
