@@ -23,6 +23,7 @@ mod node;
 mod policy;
 mod rbac;
 mod resource;
+pub mod expressions;
 mod rules;
 mod scheduling;
 mod storage;

@@ -161,6 +161,11 @@ impl Type {
         Self { shape: Shape::Any, custom: None }
     }
 
+    /// Whether rules that are expressions are here or below.
+    pub fn has_expressions(&self) -> bool {
+        self.custom.as_ref().is_some_and(|custom| custom.has_expressions)
+    }
+
     pub fn as_struct(&self) -> Option<&Struct> {
         match &self.shape {
             Shape::Struct { of, .. } => Some(of.get()),

@@ -1,9 +1,12 @@
 //! The door between validation and storage where policies look at a write and may change or refuse it.
 
 pub mod limit_ranger;
+pub mod chain;
+pub mod expressions;
 pub mod pods;
 pub mod quota;
 pub mod service;
+pub mod webhooks;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -11,9 +14,10 @@ use std::sync::Arc;
 use access::User;
 use access::admission::service::Ranges;
 use async_trait::async_trait;
-use meta::ApiResult;
-use serde_json::Value;
+use meta::{ApiResult, Gvk};
+use serde_json::{Map, Value};
 
+use crate::call::WriteOptions;
 use crate::engine::Engine;
 use crate::registry::Served;
 
@@ -48,6 +52,47 @@ pub struct AdmissionRequest<'a> {
     pub dry_run: bool,
     /// The object as it is stored; none on create.
     pub old: Option<&'a Value>,
+    pub options: &'a WriteOptions,
+    /// The `DeleteOptions` of a deletion.
+    pub deletion: Option<&'a Value>,
+}
+
+impl AdmissionRequest<'_> {
+    /// The kind of the object: a subresource may speak another one than its resource.
+    pub fn kind(&self) -> Gvk {
+        let speaks = self.served.subresource(self.subresource).and_then(|sub| sub.speaks.clone());
+        speaks.unwrap_or_else(|| self.served.kind.gvk())
+    }
+
+    /// The options of the request as `meta.k8s.io/v1` writes them.
+    pub fn options(&self) -> Value {
+        let (kind, fixed) = match (self.operation, self.deletion) {
+            (Operation::Delete, Some(deletion)) => ("DeleteOptions", deletion.clone()),
+            (Operation::Delete, None) => ("DeleteOptions", Value::Null),
+            (Operation::Create, _) => ("CreateOptions", Value::Null),
+            (Operation::Update, _) => ("UpdateOptions", Value::Null),
+            (Operation::Connect, _) => return Value::Null,
+        };
+        let mut fields = match fixed {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        };
+        fields.insert("kind".to_owned(), kind.into());
+        fields.insert("apiVersion".to_owned(), "meta.k8s.io/v1".into());
+        if self.dry_run {
+            fields.insert("dryRun".to_owned(), vec!["All"].into());
+        }
+        if self.operation != Operation::Delete {
+            let validation = format!("{:?}", self.options.field_validation);
+            for (key, text) in [("fieldManager", self.options.field_manager.as_str()), ("fieldValidation", &validation)]
+            {
+                if !text.is_empty() {
+                    fields.insert(key.to_owned(), text.into());
+                }
+            }
+        }
+        Value::Object(fields)
+    }
 }
 
 /// One admission plugin. Both calls may run more than once for one request (retries after conflicts).

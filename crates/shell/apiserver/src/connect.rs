@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use http::{Request, Response};
 use meta::ApiResult;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::engine::Engine;
@@ -25,3 +25,40 @@ pub trait Connector: Send + Sync + 'static {
 
 /// Subresources that a connector answers.
 pub const CONNECTED: [&str; 5] = ["log", "exec", "attach", "portforward", "proxy"];
+
+/// The options of a connection as an object: `PodExecOptions` and its kin, which only admission sees.
+pub fn options(info: &RequestInfo, query: &Query) -> Value {
+    let kind = match (info.resource.as_str(), info.subresource.as_str()) {
+        ("pods", "exec") => "PodExecOptions",
+        ("pods", "attach") => "PodAttachOptions",
+        ("pods", "portforward") => "PodPortForwardOptions",
+        ("pods", _) => "PodProxyOptions",
+        ("services", _) => "ServiceProxyOptions",
+        _ => "NodeProxyOptions",
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    let mut set = |key: &str, value: Value| options[key] = value;
+    match info.subresource.as_str() {
+        "exec" | "attach" => {
+            for flag in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|flag| query.flag(flag)) {
+                set(flag, true.into());
+            }
+            if query.has("container") {
+                set("container", query.get("container").into());
+            }
+            let command: Vec<&str> = query.all("command").collect();
+            if info.subresource == "exec" {
+                set("command", command.into());
+            }
+        }
+        "portforward" => {
+            let ports = query.all("ports").flat_map(|list| list.split(',')).filter_map(|port| port.parse().ok());
+            let ports: Vec<u16> = ports.collect();
+            if !ports.is_empty() {
+                set("ports", ports.into());
+            }
+        }
+        _ => set("path", info.rest.as_str().into()),
+    }
+    options
+}

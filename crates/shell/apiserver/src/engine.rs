@@ -8,6 +8,7 @@ use meta::{ApiResult, GroupResource, Reason, Status};
 use serde_json::Value;
 use store::contract::{Expect, Store, StoreError};
 
+use crate::admission::webhooks::Webhooks;
 use crate::cache::{Cache, Object, ResourceCache, Snapshot, encode_stored};
 use crate::computed::Computed;
 use crate::config::Config;
@@ -23,6 +24,7 @@ pub struct Engine {
     pub cache: Arc<Cache>,
     pub metrics: Metrics,
     pub in_flight: InFlight,
+    pub webhooks: Webhooks,
     registry: ArcSwap<Registry>,
 }
 
@@ -44,6 +46,7 @@ impl Engine {
             cache,
             metrics: Metrics::default(),
             in_flight: InFlight::default(),
+            webhooks: Webhooks::default(),
             registry: ArcSwap::default(),
         };
         engine.set_registry(registry);

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod auth;
+mod backend;
 pub mod body;
 mod bootstrap;
 pub mod cache;

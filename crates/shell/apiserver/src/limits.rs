@@ -52,3 +52,5 @@ pub const HEALTH_CHECK_MAX: Duration = Duration::from_secs(2);
 pub const QUOTA_RETRIES_MAX: usize = 32;
 /// Queues in which writes to namespaces with quotas take turns.
 pub const QUOTA_TURNS: usize = 64;
+/// Largest answer of a webhook.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;

@@ -9,8 +9,9 @@ use http::{Method, Request, Response, StatusCode};
 use meta::{ApiResult, Reason, Status};
 
 use crate::body::{self, Body};
-use crate::call::Call;
-use crate::connect::CONNECTED;
+use crate::admission::{AdmissionRequest, Operation, chain};
+use crate::call::{Call, WriteOptions};
+use crate::connect::{self, CONNECTED};
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 use crate::kubelets::target_name;
@@ -75,9 +76,22 @@ async fn subresource(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respo
         // The name in a proxy path may carry a scheme and a port.
         let object_name = if name == "proxy" { target_name(&call.info.name) } else { &call.info.name };
         let object = call.engine.read_existing(call.served, call.namespace(), object_name).await?;
+        if name != "log" {
+            admit_connection(call, object_name).await?;
+        }
         return connector.connect(call.engine, call.info, call.query, &object.value, request).await;
     }
     crate::subresources::answer(call, request).boxed().await
+}
+
+/// Webhooks and policies see a connection as a CONNECT with the options that its query holds.
+async fn admit_connection(call: &Call<'_>, name: &str) -> ApiResult<()> {
+    let options = WriteOptions::default();
+    let mut object = connect::options(call.info, call.query);
+    let request =
+        AdmissionRequest { operation: Operation::Connect, ..create::admission(call, name, &options, None) };
+    chain::mutate(&request, &mut object).await?;
+    chain::validate(&request, Some(&object)).await
 }
 
 /// What is served nowhere is answered in plain text, as upstream does.

@@ -8,7 +8,7 @@ use crate::body::{self, Body};
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 use crate::layers::{authentication, authorization, flow, isolation, observation, time};
-use crate::route;
+use crate::{route, warnings};
 
 /// Answers one request; never fails and never panics.
 pub async fn answer(engine: Arc<Engine>, request: Request<Body>) -> Response<Body> {
@@ -35,7 +35,8 @@ async fn inner(
     let permit = flow::admit(engine, info)?;
     authorization::authorize(engine, info, query, &user).await?;
     parts.extensions.insert(user.clone());
-    let response = route::route(engine, info, query, user, Request::from_parts(parts, body)).await;
+    let response = route::route(engine, info, query, user, Request::from_parts(parts, body));
+    let response = warnings::collect(response).await;
     drop(permit);
     response
 }

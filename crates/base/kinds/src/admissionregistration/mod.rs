@@ -7,6 +7,7 @@ mod validatingadmissionpolicy;
 mod validatingadmissionpolicybinding;
 mod validatingwebhookconfiguration;
 mod webhook;
+mod webhook_rules;
 
 use crate::kind::Kind;
 

@@ -12,6 +12,7 @@ pub fn kind() -> Kind {
         has_generation: true,
         columns: super::webhook::columns().into(),
         default,
+        validate: super::webhook_rules::configuration,
         ..Kind::cluster(V1, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
     }
 }

@@ -3,7 +3,7 @@
 use meta::{FieldError, FieldErrors, FieldPath};
 use serde_json::{Map, Value};
 
-use super::{compile, fit, validate};
+use super::{compile, expression_check, fit, validate};
 use crate::model::Shape;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -29,6 +29,7 @@ pub fn check_schema(schema: &Value, path: &FieldPath) -> FieldErrors {
     errors.extend(structural);
     if errors.is_empty() {
         defaults(schema, true, path, &mut errors);
+        expression_check::compiled("self", schema, path, &mut errors);
     }
     errors
 }
@@ -96,6 +97,7 @@ fn forms(schema: &Value, path: &FieldPath, errors: &mut FieldErrors) {
         errors.push(FieldError::invalid(&path.child("pattern"), text(schema, "pattern"), why));
     }
     extensions(schema, path, errors);
+    expression_check::forms(schema, path, errors);
     for (one, path) in below(schema, path) {
         forms(one, &path, errors);
     }

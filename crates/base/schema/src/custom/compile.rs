@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Custom, Rules};
+use super::{Custom, Expressions, Rules};
 use crate::model::{Field, ListKind, Omit, Patch, Shape, Struct, StructRef, Type, TypeRef};
 use crate::table::builtin;
 
@@ -31,8 +31,21 @@ fn node(name: &str, schema: &Map<String, Value>, root: bool) -> TypeRef {
         nullable: flag("nullable"),
         default: schema.get("default").filter(|default| !default.is_null()).cloned(),
         rules: Rules::own(schema),
+        expressions: Expressions::of(schema),
+        has_expressions: false,
     };
-    Arc::new(Type { shape: shape(name, schema, &custom), custom: Some(Box::new(custom)) })
+    let shape = shape(name, schema, &custom);
+    let has_expressions = custom.expressions.is_some() || expressions_below(&shape);
+    Arc::new(Type { shape, custom: Some(Box::new(Custom { has_expressions, ..custom })) })
+}
+
+fn expressions_below(shape: &Shape) -> bool {
+    match shape {
+        Shape::Struct { of: StructRef::Own(own), .. } => own.fields.iter().any(|field| field.ty.has_expressions()),
+        Shape::Map { value, .. } => value.has_expressions(),
+        Shape::List { item, .. } => item.has_expressions(),
+        _ => false,
+    }
 }
 
 fn shape(name: &str, schema: &Map<String, Value>, custom: &Custom) -> Shape {

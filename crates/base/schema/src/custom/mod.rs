@@ -1,8 +1,12 @@
 //! Types of custom resources: compiled from a structural OpenAPI schema into the one model, and what only they need.
 
+mod cel_types;
 mod check;
 mod compile;
+mod cost;
 mod definition;
+mod expression_check;
+mod expressions;
 mod fit;
 mod format;
 mod rules;
@@ -11,6 +15,7 @@ mod validate;
 pub use check::check_schema;
 pub use compile::compile;
 pub use definition::{validate_definition, validate_definition_update, warnings};
+pub use expressions::{Expressions, Found, run as run_expressions};
 pub use fit::{coerce_metadata, fill_defaults, prune};
 pub use rules::Rules;
 pub use validate::validate;
@@ -27,4 +32,8 @@ pub struct Custom {
     pub nullable: bool,
     pub default: Option<Value>,
     pub rules: Rules,
+    /// `x-kubernetes-validations`.
+    pub expressions: Option<Box<Expressions>>,
+    /// Whether there are any here or below.
+    pub has_expressions: bool,
 }

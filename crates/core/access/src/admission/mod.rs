@@ -2,8 +2,10 @@
 
 pub mod json;
 pub mod limit_range;
+pub mod matching;
 pub mod nodes;
 pub mod priority;
+pub mod review;
 pub mod runtime_class;
 pub mod service;
 pub mod service_account;

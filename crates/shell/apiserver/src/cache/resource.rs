@@ -105,6 +105,11 @@ impl ResourceCache {
         state.pages.clear();
     }
 
+    /// Revision of the last change of any object: what was computed from the objects is as old as this says.
+    pub fn last(&self) -> u64 {
+        self.state().last
+    }
+
     pub fn get(&self, key: &str) -> Option<Arc<Object>> {
         self.state().objects.get(key).cloned()
     }

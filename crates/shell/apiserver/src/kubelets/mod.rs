@@ -24,6 +24,7 @@ use crate::connect::Connector;
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 
+pub(crate) use proxy::endpoints;
 pub use proxy::target_name;
 pub use usage::{NodeMetrics, PodMetrics};
 

@@ -145,7 +145,7 @@ pub(super) fn service(engine: &Engine, info: &RequestInfo, service: &Value) -> A
 }
 
 /// Ready addresses of a Service's port, with the port they listen on.
-fn endpoints(engine: &Engine, namespace: &str, service: &str, port_name: &str) -> Vec<(String, u16)> {
+pub(crate) fn endpoints(engine: &Engine, namespace: &str, service: &str, port_name: &str) -> Vec<(String, u16)> {
     let mut found = Vec::new();
     let prefix = format!("{namespace}/");
     let slices = engine.snapshot("discovery.k8s.io", "endpointslices").objects;

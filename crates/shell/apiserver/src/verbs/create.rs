@@ -5,7 +5,7 @@ use meta::{ApiResult, Cause, Status};
 use serde_json::Value;
 
 use super::{managers, metadata, metadata_rules};
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, chain};
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::codec;
@@ -57,9 +57,7 @@ pub async fn insert(call: &Call<'_>, mut value: Value, options: &WriteOptions) -
     served.default(&mut value);
     let name = metadata::text(&value, "name").to_owned();
     let request = admission(call, &name, options, None);
-    for plugin in &call.engine.config.admission {
-        plugin.mutate(&request, &mut value).await?;
-    }
+    chain::mutate(&request, &mut value).await?;
     metadata::start(served, &mut value);
     if served.kind.has_status
         && let Some(fields) = value.as_object_mut()
@@ -73,9 +71,7 @@ pub async fn insert(call: &Call<'_>, mut value: Value, options: &WriteOptions) -
     if !errors.is_empty() {
         return Err(Status::invalid(&served.kind.group, &served.kind.kind, &name, &errors));
     }
-    for plugin in &call.engine.config.admission {
-        plugin.validate(&request, &value).await?;
-    }
+    chain::validate(&request, Some(&value)).await?;
     if !options.applied {
         managers::record(call, options, None, &mut value);
     }
@@ -120,7 +116,7 @@ async fn store(call: &Call<'_>, mut value: Value, options: &WriteOptions, genera
 pub fn admission<'a>(
     call: &'a Call<'_>,
     name: &'a str,
-    options: &WriteOptions,
+    options: &'a WriteOptions,
     old: Option<&'a Value>,
 ) -> AdmissionRequest<'a> {
     AdmissionRequest {
@@ -133,6 +129,8 @@ pub fn admission<'a>(
         user: &call.user,
         dry_run: options.dry_run,
         old,
+        options,
+        deletion: None,
     }
 }
 

@@ -3,12 +3,12 @@
 use futures::{FutureExt, StreamExt};
 use http::{HeaderMap, Request, Response, StatusCode};
 use meta::{ApiResult, Status};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::create::admission;
 use super::metadata;
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, chain};
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::engine::{Stored, set_revision};
@@ -35,20 +35,27 @@ const ANSWER_OBJECT: [&str; 8] = [
 ];
 
 /// `metav1.DeleteOptions`, from a body or from the query.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeleteOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub preconditions: Option<Preconditions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub propagation_policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub orphan_dependents: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dry_run: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Preconditions {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
 }
 
@@ -169,12 +176,16 @@ pub async fn delete_one(call: &Call<'_>, options: &DeleteOptions) -> ApiResult<(
 
 async fn admit(call: &Call<'_>, options: &DeleteOptions, old: &Value) -> ApiResult<()> {
     let write = WriteOptions { dry_run: options.is_dry_run(), ..WriteOptions::default() };
-    let request =
-        AdmissionRequest { operation: Operation::Delete, ..admission(call, &call.info.name, &write, Some(old)) };
-    for plugin in &call.engine.config.admission {
-        plugin.validate(&request, old).await?;
-    }
-    Ok(())
+    let given = serde_json::to_value(options).map_err(Status::internal)?;
+    // Policies see the version that the client speaks.
+    let view = convert::view(call.served, old);
+    let request = AdmissionRequest {
+        operation: Operation::Delete,
+        deletion: Some(&given),
+        ..admission(call, &call.info.name, &write, Some(&view))
+    };
+    chain::before_deletion(&request).await?;
+    chain::validate(&request, None).await
 }
 
 fn check_preconditions(served: &Served, name: &str, options: &DeleteOptions, old: &Stored) -> ApiResult<()> {

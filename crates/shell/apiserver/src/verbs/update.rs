@@ -5,6 +5,7 @@ use meta::{ApiResult, Status};
 use serde_json::Value;
 
 use super::create::admission;
+use crate::admission::chain;
 use super::{create, delete, managers, metadata, metadata_rules};
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
@@ -113,9 +114,7 @@ async fn attempt(
         Part::Taken(take) => new = take(old, &new)?,
     }
     let request = admission(call, name, options, Some(old));
-    for plugin in &call.engine.config.admission {
-        plugin.mutate(&request, &mut new).await?;
-    }
+    chain::mutate(&request, &mut new).await?;
     if matches!(part, Part::Main) {
         (served.kind.prepare_update)(&mut new, old);
     }
@@ -131,9 +130,7 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Status::invalid(&served.kind.group, &served.kind.kind, name, &errors));
     }
-    for plugin in &call.engine.config.admission {
-        plugin.validate(&request, &new).await?;
-    }
+    chain::validate(&request, Some(&new)).await?;
     if !options.applied {
         managers::record(call, options, Some(old), &mut new);
     }
