@@ -41,18 +41,12 @@ pub fn no_overload<T>() -> Result<T, EvalError> {
     fail("no such overload")
 }
 
-/// Variables that are computed when they are first read: the fields of `variables`.
-pub trait Lazy<'a> {
-    /// # Errors
-    /// The variable's own expression has no value.
-    fn variable(&self, name: &str) -> Option<Evaluated<'a>>;
-}
-
 /// The values of an expression's variables.
 #[derive(Default)]
 pub struct Activation<'a> {
     values: Vec<(&'static str, Value<'a>)>,
-    lazy: Option<&'a dyn Lazy<'a>>,
+    /// The fields of `variables`; one without a value says why when it is read.
+    computed: Vec<(&'a str, Evaluated<'a>)>,
     cost: Cell<u64>,
 }
 
@@ -62,9 +56,9 @@ impl<'a> Activation<'a> {
         self.values.push((name, value));
     }
 
-    /// Where the fields of `variables` come from.
-    pub fn set_lazy(&mut self, lazy: &'a dyn Lazy<'a>) {
-        self.lazy = Some(lazy);
+    /// Adds a field to `variables`, which later expressions read.
+    pub fn define(&mut self, name: &'a str, value: Evaluated<'a>) {
+        self.computed.push((name, value));
     }
 
     /// What all evaluations with these variables have cost so far.
@@ -200,13 +194,11 @@ impl<'a> Machine<'_, 'a> {
             let short = if field == "Duration" { "google.protobuf.Duration" } else { "google.protobuf.Timestamp" };
             return Ok(Value::Type(Cow::Borrowed(short)));
         }
-        if let (Kind::Ident(name), Some(lazy)) = (&of.kind, self.vars.lazy)
-            && name == "variables"
-        {
-            let found = lazy.variable(field);
+        if matches!(&of.kind, Kind::Ident(name) if name == "variables") {
+            let found = self.vars.computed.iter().find(|(name, _)| *name == field);
             return match (found, test) {
                 (found, true) => Ok(Value::Bool(found.is_some())),
-                (Some(value), false) => value,
+                (Some((_, value)), false) => value.clone(),
                 (None, false) => fail(format!("no such key: {field}")),
             };
         }

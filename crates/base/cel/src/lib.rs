@@ -22,7 +22,7 @@ mod value;
 
 pub use check::Env;
 pub use cost::Shape;
-pub use eval::{Activation, EvalError, Lazy, REQUEST_CHECK};
+pub use eval::{Activation, EvalError, Evaluated, REQUEST_CHECK};
 pub use signatures::{AUTHORIZER, RESOURCE_CHECK};
 pub use types::{ListKind, ListType, ObjectField, ObjectType, Type, escape};
 pub use value::{Access, AccessAnswer, AccessQuestion, Value};

@@ -222,6 +222,13 @@ impl Status {
         status
     }
 
+    /// 500 whose message is the cause alone, as upstream answers errors that it did not foresee.
+    pub fn internal_as_is(message: impl Into<String>) -> Box<Self> {
+        let mut status = Self::failure(Reason::InternalError, message);
+        status.reason.clear();
+        status
+    }
+
     /// 429 with the seconds after which a client should come back.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Box<Self> {
         let mut status = Self::failure(Reason::TooManyRequests, message);

@@ -3,6 +3,7 @@
 pub mod limit_ranger;
 pub mod chain;
 pub mod expressions;
+pub mod policies;
 pub mod pods;
 pub mod quota;
 pub mod service;

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::engine::Engine;
+use crate::cache::Cache;
 use crate::kubelets::endpoints;
 use crate::limits::WEBHOOK_ANSWER_BYTES_MAX;
 
@@ -88,10 +88,10 @@ impl Place {
     }
 
     /// Addresses that may be dialed now.
-    fn addresses(&self, engine: &Engine) -> Result<Vec<Address>, String> {
+    fn addresses(&self, cache: &Cache) -> Result<Vec<Address>, String> {
         match self {
             Self::Url(url) => Ok(vec![(self.server_name(), url.port_u16().unwrap_or(443))]),
-            Self::Service { namespace, name, port, .. } => service_addresses(engine, namespace, name, *port),
+            Self::Service { namespace, name, port, .. } => service_addresses(cache, namespace, name, *port),
         }
     }
 }
@@ -100,8 +100,8 @@ impl Place {
 ///
 /// # Errors
 /// The Service, its port or its endpoints are not there, in upstream's words.
-pub fn service_addresses(engine: &Engine, namespace: &str, name: &str, port: u16) -> Result<Vec<Address>, String> {
-    let service = engine.cached("", "services", namespace, name);
+pub fn service_addresses(cache: &Cache, namespace: &str, name: &str, port: u16) -> Result<Vec<Address>, String> {
+    let service = cache.object("", "services", namespace, name);
     let service = service.and_then(|service| service.value().ok());
     let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
     let spec = &service["spec"];
@@ -111,7 +111,7 @@ pub fn service_addresses(engine: &Engine, namespace: &str, name: &str, port: u16
     let mut ports = spec["ports"].as_array().into_iter().flatten();
     let found = ports.find(|one| one["port"].as_u64() == Some(u64::from(port)));
     let found = found.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-    let found = endpoints(engine, namespace, name, found["name"].as_str().unwrap_or_default());
+    let found = endpoints(cache, namespace, name, found["name"].as_str().unwrap_or_default());
     if found.is_empty() { Err(format!("no endpoints available for service {name:?}")) } else { Ok(found) }
 }
 
@@ -157,12 +157,12 @@ impl Backend {
     ///
     /// # Errors
     /// What went wrong, with the URL, in the words of Go's client.
-    pub async fn post(&self, engine: &Engine, body: Vec<u8>, within: Duration) -> Result<Value, String> {
+    pub async fn post(&self, cache: &Cache, body: Vec<u8>, within: Duration) -> Result<Value, String> {
         let path = self.place.path();
         let sign = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{sign}timeout={}s", within.as_secs());
         let url = format!("https://{}{path}", self.place.authority());
-        let answer = tokio::time::timeout(within, self.exchange(engine, &path, body.into())).await;
+        let answer = tokio::time::timeout(within, self.exchange(cache, &path, body.into())).await;
         let failed = |why: &str| format!("Post {url:?}: {why}");
         let (code, bytes) = match answer {
             Ok(Ok(answer)) => answer,
@@ -175,15 +175,15 @@ impl Backend {
         serde_json::from_slice(&bytes).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
     }
 
-    async fn exchange(&self, engine: &Engine, path: &str, body: Bytes) -> Result<(u16, Bytes), String> {
-        let response = self.send(engine, path, body).await?;
+    async fn exchange(&self, cache: &Cache, path: &str, body: Bytes) -> Result<(u16, Bytes), String> {
+        let response = self.send(cache, path, body).await?;
         let code = response.status().as_u16();
         let body = Limited::new(response.into_body(), WEBHOOK_ANSWER_BYTES_MAX).collect().await;
         Ok((code, body.map_err(|error| error.to_string())?.to_bytes()))
     }
 
-    async fn send(&self, engine: &Engine, path: &str, body: Bytes) -> Result<Response<Incoming>, String> {
-        let addresses = self.place.addresses(engine)?;
+    async fn send(&self, cache: &Cache, path: &str, body: Bytes) -> Result<Response<Incoming>, String> {
+        let addresses = self.place.addresses(cache)?;
         if let Some(mut sender) = self.kept(&addresses) {
             let request = self.request(path, body.clone(), true)?;
             match sender.send_request(request).await {

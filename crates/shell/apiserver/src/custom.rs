@@ -2,10 +2,13 @@
 
 mod cells;
 mod conditions;
+mod converter;
 mod fit;
 mod follow;
 mod instances;
 mod rows;
+
+use std::sync::Arc;
 
 use schema::TypeRef;
 use serde_json::Value;
@@ -13,6 +16,7 @@ use serde_json::Value;
 use crate::registry::Served;
 
 pub use cells::PrinterColumn;
+pub use converter::Converter;
 pub use follow::start;
 
 /// Facts of a custom kind that built-in rows hold as functions.
@@ -33,6 +37,8 @@ pub struct CustomType {
     pub columns: Vec<PrinterColumn>,
     /// Stored objects may be older than their schema, or of another version: reads prune and fill in defaults.
     pub reshapes: bool,
+    /// Turns objects into other versions where renaming them is not enough.
+    pub converter: Option<Arc<Converter>>,
     /// The definition is being deleted: nothing new is created.
     pub terminating: bool,
     /// Sent with every answer where the version is deprecated.

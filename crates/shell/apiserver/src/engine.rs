@@ -8,6 +8,7 @@ use meta::{ApiResult, GroupResource, Reason, Status};
 use serde_json::Value;
 use store::contract::{Expect, Store, StoreError};
 
+use crate::admission::policies::{MutatingPolicies, ValidatingPolicies};
 use crate::admission::webhooks::Webhooks;
 use crate::cache::{Cache, Object, ResourceCache, Snapshot, encode_stored};
 use crate::computed::Computed;
@@ -25,6 +26,8 @@ pub struct Engine {
     pub metrics: Metrics,
     pub in_flight: InFlight,
     pub webhooks: Webhooks,
+    pub mutating_policies: MutatingPolicies,
+    pub validating_policies: ValidatingPolicies,
     registry: ArcSwap<Registry>,
 }
 
@@ -47,6 +50,8 @@ impl Engine {
             metrics: Metrics::default(),
             in_flight: InFlight::default(),
             webhooks: Webhooks::default(),
+            mutating_policies: MutatingPolicies::default(),
+            validating_policies: ValidatingPolicies::default(),
             registry: ArcSwap::default(),
         };
         engine.set_registry(registry);
@@ -99,8 +104,7 @@ impl Engine {
 
     /// One object from the cache, in its stored version.
     pub fn cached(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        let key = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
-        self.cache.resource(&GroupResource::new(group.to_owned(), plural.to_owned())).get(&key)
+        self.cache.object(group, plural, namespace, name)
     }
 
     /// Reads an object from the store itself: the truth for a write.

@@ -202,3 +202,49 @@ async fn a_definition_is_checked() {
         ]
     );
 }
+
+#[tokio::test]
+async fn expressions_judge_a_value_and_what_it_was() {
+    let test = TestServer::start().await;
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
+        "x-kubernetes-validations": [
+            {"rule": "self.min <= self.max", "messageExpression": "'min ' + string(self.min) + ' is above max'", "fieldPath": ".min"},
+            {"rule": "self.min >= oldSelf.min", "message": "min may not shrink", "reason": "FieldValueForbidden"}],
+        "properties": {"min": {"type": "integer"}, "max": {"type": "integer", "default": 5},
+            "names": {"type": "array", "maxItems": 9, "items": {"type": "string", "maxLength": 9,
+                "x-kubernetes-validations": [{"rule": "self.startsWith('n')"}]}}}}}});
+    define(&test, widgets(schema.clone())).await;
+    let api: Api<DynamicObject> = Api::default_namespaced_with(test.client.clone(), &resource("v1"));
+    let post = PostParams::default();
+    let wrong = failure(api.create(&post, &widget("a", json!({"min": 9, "names": ["x"]}))).await.unwrap_err());
+    let causes: Vec<_> = wrong.details.unwrap().causes.into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+    assert_eq!(causes, [
+        "spec.min: Invalid value: min 9 is above max",
+        "spec.names[0]: Invalid value: \"x\": failed rule: self.startsWith('n')"
+    ]);
+    api.create(&post, &widget("a", json!({"min": 3}))).await.unwrap();
+    let patch = |min: i64| Patch::Merge(json!({"spec": {"min": min}}));
+    let wrong = failure(api.patch("a", &PatchParams::default(), &patch(2)).await.unwrap_err());
+    assert!(wrong.message.ends_with("spec: Forbidden: min may not shrink"), "{}", wrong.message);
+    api.patch("a", &PatchParams::default(), &patch(4)).await.unwrap();
+
+    // What a definition's author got wrong is found at once.
+    let definitions: Api<CustomResourceDefinition> = Api::all(test.client.clone());
+    for (rule, expected) in [
+        ("self.none == 1", "undefined field 'none'"),
+        ("self.min + ", "Syntax error: mismatched input '<EOF>'"),
+        ("self.names.all(a, self.names.all(b, self.names.all(c, a == b && b == c)))", "exceeds budget by factor of"),
+        ("self.min", "must evaluate to a bool"),
+    ] {
+        let mut schema = schema.clone();
+        schema["properties"]["spec"]["x-kubernetes-validations"] = json!([{"rule": rule}]);
+        let names = &mut schema["properties"]["spec"]["properties"]["names"];
+        names.as_object_mut().unwrap().remove("maxItems");
+        let mut definition = widgets(schema);
+        definition["metadata"]["name"] = "others.example.com".into();
+        definition["spec"]["names"] = json!({"plural": "others", "kind": "Other"});
+        let definition: CustomResourceDefinition = serde_json::from_value(definition).unwrap();
+        let wrong = failure(definitions.create(&post, &definition).await.unwrap_err());
+        assert!(wrong.message.contains(expected), "{rule}: {}", wrong.message);
+    }
+}

@@ -1,10 +1,11 @@
-//! The order in which a write is looked at: built-in plugins, mutating webhooks, allocation, and the judges after
-//! validation.
+//! The order in which a write is looked at: built-in plugins, mutating policies and webhooks, allocation, and the
+//! judges after validation.
 
 use meta::ApiResult;
 use serde_json::Value;
 
 use super::AdmissionRequest;
+use super::policies::MutatingPass;
 use super::webhooks::{Pass, Webhooks};
 
 /// Plugins that take something for the object, which happens once and after everybody had their say.
@@ -19,9 +20,12 @@ fn is_late(name: &str) -> bool {
 pub async fn mutate(request: &AdmissionRequest<'_>, object: &mut Value) -> ApiResult<()> {
     let webhooks = &request.engine.webhooks;
     builtin(request, object).await?;
+    let policies = &request.engine.mutating_policies;
+    policies.mutate(request, object, MutatingPass::First).await?;
     let mut pass = Pass::default();
     if webhooks.mutate(request, Some(object), &mut pass).await? {
         builtin(request, object).await?;
+        policies.mutate(request, object, MutatingPass::Again).await?;
         webhooks.mutate(request, Some(object), &mut pass).await?;
     }
     for plugin in request.engine.config.admission.iter().filter(|plugin| is_late(plugin.name())) {
@@ -50,6 +54,7 @@ pub async fn validate(request: &AdmissionRequest<'_>, object: Option<&Value>) ->
     for plugin in plugins.iter().filter(|plugin| !is_late(plugin.name())) {
         plugin.validate(request, seen).await?;
     }
+    request.engine.validating_policies.validate(request, object).await?;
     webhooks.validate(request, object).await?;
     for plugin in plugins.iter().filter(|plugin| is_late(plugin.name())) {
         plugin.validate(request, seen).await?;

@@ -6,6 +6,7 @@
 mod ask;
 mod list;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use access::admission::matching::{self, Target};
@@ -79,7 +80,7 @@ impl Webhooks {
             if pass.second && !pass.again.contains(&webhook.key) {
                 continue;
             }
-            let Some(found) = matches(webhook, request, object.as_deref())? else { continue };
+            let Some(found) = matches(webhook, request, object.as_deref()).await? else { continue };
             let patched = self.change(&found, request, object.as_deref_mut()).await?;
             if patched {
                 changed = true;
@@ -119,12 +120,11 @@ impl Webhooks {
             return Err(Status::internal(why));
         };
         let served = found.other.as_deref().unwrap_or(request.served);
-        let mut value = view(request, found, object).into_owned();
+        let mut value = view(request, found, object).await?.into_owned();
         objects::json_patch(&mut value, &Bytes::from(patch.clone())).map_err(Status::internal)?;
         let mut value = decode(request, served, value)?;
         if found.other.is_some() {
-            convert::to_stored(served, &mut value);
-            convert::from_stored(request.served, &mut value);
+            value = convert::between(&request.engine.cache, served, request.served, &value).await?;
         }
         if is_whole(request) {
             request.served.default(&mut value);
@@ -144,7 +144,7 @@ impl Webhooks {
         }
         let mut found = Vec::new();
         for webhook in list.iter() {
-            found.extend(matches(webhook, request, object)?);
+            found.extend(matches(webhook, request, object).await?);
         }
         let asked = found.iter().map(|found| async move {
             match self.ask(found, request, object, false).await {
@@ -167,8 +167,7 @@ impl Webhooks {
         if request.dry_run && webhook.has_side_effects {
             return Err(Failure::Refused(review::no_dry_run(&webhook.name)));
         }
-        let object = object.map(|object| view(request, found, object));
-        let old = request.old.map(|old| view(request, found, old));
+        let (object, old) = views(request, found, object).await.map_err(Failure::Refused)?;
         let verdict = ask::ask(webhook, request, found.other.as_deref(), object.as_deref(), old.as_deref(), mutating);
         let verdict = verdict.await.map_err(Failure::Unreachable)?;
         for warning in &verdict.warnings {
@@ -209,15 +208,43 @@ fn is_whole(request: &AdmissionRequest<'_>) -> bool {
 }
 
 /// The object in the version that the webhook speaks.
-fn view<'a>(request: &AdmissionRequest<'_>, found: &Match<'_>, object: &'a Value) -> std::borrow::Cow<'a, Value> {
-    match &found.other {
+async fn view<'a>(
+    request: &AdmissionRequest<'_>,
+    found: &Match<'_>,
+    object: &'a Value,
+) -> ApiResult<Cow<'a, Value>> {
+    in_version(request, found.other.as_deref(), object).await
+}
+
+/// The new and the old object in the version that the webhook speaks.
+async fn views<'a>(
+    request: &AdmissionRequest<'a>,
+    found: &Match<'_>,
+    object: Option<&'a Value>,
+) -> ApiResult<(Option<Cow<'a, Value>>, Option<Cow<'a, Value>>)> {
+    let object = match object {
+        Some(object) => Some(view(request, found, object).await?),
+        None => None,
+    };
+    let old = match request.old {
+        Some(old) => Some(view(request, found, old).await?),
+        None => None,
+    };
+    Ok((object, old))
+}
+
+/// An object of a request in another version of its resource.
+pub async fn in_version<'a>(
+    request: &AdmissionRequest<'_>,
+    other: Option<&Served>,
+    object: &'a Value,
+) -> ApiResult<Cow<'a, Value>> {
+    match other {
         Some(other) if is_whole(request) => {
-            let mut value = object.clone();
-            convert::to_stored(request.served, &mut value);
-            convert::from_stored(other, &mut value);
-            std::borrow::Cow::Owned(value)
+            let value = convert::between(&request.engine.cache, request.served, other, object).await?;
+            Ok(Cow::Owned(value))
         }
-        _ => std::borrow::Cow::Borrowed(object),
+        _ => Ok(Cow::Borrowed(object)),
     }
 }
 
@@ -234,7 +261,7 @@ fn decode(request: &AdmissionRequest<'_>, served: &Served, value: Value) -> ApiR
 }
 
 /// Whether a webhook is about this write, and in which version.
-fn matches<'a>(
+async fn matches<'a>(
     webhook: &'a Webhook,
     request: &AdmissionRequest<'_>,
     object: Option<&Value>,
@@ -247,19 +274,23 @@ fn matches<'a>(
         return Ok(None);
     }
     let found = Match { webhook, other };
-    let met = conditions_met(&found, request, object)?;
+    if found.webhook.conditions.is_empty() {
+        return Ok(Some(found));
+    }
+    let (object, old) = views(request, &found, object).await?;
+    let met = conditions_met(&found, request, object.as_deref(), old.as_deref())?;
     Ok(met.then_some(found))
 }
 
 /// Whether the conditions of a webhook hold; where they cannot be told, its failure policy decides.
-fn conditions_met(found: &Match<'_>, request: &AdmissionRequest<'_>, object: Option<&Value>) -> ApiResult<bool> {
+fn conditions_met(
+    found: &Match<'_>,
+    request: &AdmissionRequest<'_>,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> ApiResult<bool> {
     let webhook = found.webhook;
-    if webhook.conditions.is_empty() {
-        return Ok(true);
-    }
-    let object = object.map(|object| view(request, found, object));
-    let old = request.old.map(|old| view(request, found, old));
-    let facts = Facts::new(request, found.other.as_deref(), object.as_deref(), old.as_deref());
+    let facts = Facts::new(request, found.other.as_deref(), object, old);
     match webhook.conditions.met(&facts.variables()) {
         Met::Yes => Ok(true),
         Met::No => Ok(false),

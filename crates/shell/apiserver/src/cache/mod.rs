@@ -61,6 +61,12 @@ impl Cache {
         self.by_prefix(&store_prefix(resource))
     }
 
+    /// One object of a resource, in its stored version.
+    pub fn object(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        let key = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+        self.resource(&GroupResource::new(group.to_owned(), plural.to_owned())).get(&key)
+    }
+
     /// Tells how the selectable fields of a resource are read. Called before its first request.
     pub fn set_readers(&self, resource: &GroupResource, readers: Vec<FieldReader>) {
         self.resource(resource).readers.store(Arc::new(readers));

@@ -1,13 +1,14 @@
 //! Custom objects on their way in and out: decoded by their schema, validated, and read back in today's form.
 
-use meta::{ApiResult, FieldErrors, Gvk, Reason, Status};
-use schema::custom::{coerce_metadata, fill_defaults, prune, validate};
+use meta::{ApiResult, FieldError, FieldErrors, FieldPath, Gvk, Reason, Status};
+use schema::custom::{coerce_metadata, fill_defaults, prune, run_expressions, validate};
 use schema::{DecodeError, Decoded, FieldValidation, Format, Type, decode_partial};
 use serde_json::Value;
 
 use super::CustomType;
 use crate::registry::Served;
 use crate::verbs::metadata;
+use crate::warnings;
 
 impl CustomType {
     /// Decodes a body: any JSON in form, then what the schema knows.
@@ -57,6 +58,25 @@ impl CustomType {
     pub fn validate(&self, value: &Value) -> FieldErrors {
         self.schema.as_ref().map(|schema| validate(schema, value)).unwrap_or_default()
     }
+
+    /// The author's expressions, which are asked where the rest of the schema is content.
+    fn expressions(&self, new: &Value, old: Option<&Value>, found: &FieldErrors) -> FieldErrors {
+        const BLOCKING: [&str; 5] = [
+            "FieldValueNotSupported",
+            "FieldValueRequired",
+            "FieldValueTooLong",
+            "FieldValueTooMany",
+            "FieldValueTypeInvalid",
+        ];
+        let Some(schema) = self.schema.as_ref().filter(|schema| schema.has_expressions()) else { return Vec::new() };
+        if found.iter().any(|error| BLOCKING.contains(&error.reason)) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            return vec![FieldError::invalid(&FieldPath::default(), Value::Null, why)];
+        }
+        let found = run_expressions(schema, new, old);
+        found.warnings.iter().for_each(|warning| warnings::add(warning));
+        found.errors
+    }
 }
 
 fn settle(schema: Option<&Type>, value: &mut Value) {
@@ -76,7 +96,10 @@ impl Served {
 
     pub fn validate(&self, value: &Value) -> FieldErrors {
         let mut errors = (self.kind.validate)(value);
-        errors.extend(self.custom.iter().flat_map(|custom| custom.validate(value)));
+        if let Some(custom) = &self.custom {
+            errors.extend(custom.validate(value));
+            errors.extend(custom.expressions(value, None, &errors));
+        }
         errors
     }
 
@@ -96,12 +119,13 @@ impl Served {
 
     fn ratcheted(&self, new: &Value, old: &Value) -> FieldErrors {
         let Some(custom) = &self.custom else { return Vec::new() };
-        let errors = custom.validate(new);
-        if errors.is_empty() {
-            return errors;
+        let mut errors = custom.validate(new);
+        if !errors.is_empty() {
+            let before = custom.validate(old);
+            errors.retain(|error| !before.contains(error));
         }
-        let before = custom.validate(old);
-        errors.into_iter().filter(|error| !before.contains(error)).collect()
+        errors.extend(custom.expressions(new, Some(old), &errors));
+        errors
     }
 
     /// Whether stored bytes are sent as they are.

@@ -9,7 +9,7 @@ use schema::TypeRef;
 use schema::custom::compile;
 use serde_json::Value;
 
-use super::{CustomType, PrinterColumn, ScalePaths};
+use super::{Converter, CustomType, PrinterColumn, ScalePaths};
 use crate::registry::Served;
 
 pub fn text<'a>(value: &'a Value, path: &str) -> &'a str {
@@ -37,6 +37,7 @@ pub fn rows(definition: &Value) -> Vec<(bool, Served)> {
     let storage_gvk = Gvk::new(group.to_owned(), text(stored, "/name").to_owned(), kind.to_owned());
     let changed = definition.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(1) > 1;
     let indexed: Vec<String> = versions.iter().flat_map(selectable).collect();
+    let converter = Converter::of(definition).map(Arc::new);
     let row = |(version, schema): (&Value, &TypeRef)| {
         let custom = CustomType {
             list_kind: text(definition, "/spec/names/listKind").to_owned(),
@@ -48,6 +49,7 @@ pub fn rows(definition: &Value) -> Vec<(bool, Served)> {
             scale: scale(version),
             columns: columns(version),
             reshapes: changed || versions.len() > 1,
+            converter: converter.clone(),
             terminating: definition.pointer("/metadata/deletionTimestamp").is_some(),
             deprecation: deprecation(group, kind, version),
         };

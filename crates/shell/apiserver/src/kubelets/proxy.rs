@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::LOCATION;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use meta::{ApiResult, Status};
+use meta::{ApiResult, GroupResource, Status};
 use rand::seq::IndexedRandom;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -15,6 +15,7 @@ use streams::splice;
 
 use super::{Address, Kubelets, authority, dial, kubelet_address, unavailable, unreachable, uri};
 use crate::body::{self, Body};
+use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::info::RequestInfo;
 
@@ -138,17 +139,18 @@ pub(super) fn service(engine: &Engine, info: &RequestInfo, service: &Value) -> A
     };
     let port =
         port.ok_or_else(|| unavailable(format!("no service port {:?} found for service {name:?}", target.port)))?;
-    let endpoints = endpoints(engine, &info.namespace, name, port["name"].as_str().unwrap_or_default());
+    let endpoints = endpoints(&engine.cache, &info.namespace, name, port["name"].as_str().unwrap_or_default());
     let chosen = endpoints.choose(&mut rand::rng()).cloned();
     let (host, port) = chosen.ok_or_else(|| unavailable(format!("no endpoints available for service {name:?}")))?;
     Ok(Backend { https: target.https, host, port })
 }
 
 /// Ready addresses of a Service's port, with the port they listen on.
-pub(crate) fn endpoints(engine: &Engine, namespace: &str, service: &str, port_name: &str) -> Vec<(String, u16)> {
+pub(crate) fn endpoints(cache: &Cache, namespace: &str, service: &str, port_name: &str) -> Vec<(String, u16)> {
     let mut found = Vec::new();
     let prefix = format!("{namespace}/");
-    let slices = engine.snapshot("discovery.k8s.io", "endpointslices").objects;
+    let slices = GroupResource::new("discovery.k8s.io", "endpointslices");
+    let slices = cache.resource(&slices).snapshot(cache.reached()).objects;
     for (_, slice) in slices.iter().filter(|(key, _)| key.starts_with(&prefix)) {
         let Ok(slice) = serde_json::from_slice::<Value>(&slice.bytes) else { continue };
         if slice["metadata"]["labels"][SERVICE_LABEL] != service {

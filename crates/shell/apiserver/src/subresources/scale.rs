@@ -18,7 +18,7 @@ fn gvk() -> Gvk {
 
 pub async fn get(call: &Call<'_>) -> ApiResult<Response<Body>> {
     let stored = call.engine.read_existing(call.served, call.namespace(), &call.info.name).await?;
-    let object = convert::view(call.served, &stored.value);
+    let object = convert::view(&call.engine.cache, call.served, &stored.value).await?;
     call.output.value(StatusCode::OK, &view(call.served, &object))
 }
 

@@ -95,7 +95,7 @@ async fn store(call: &Call<'_>, mut value: Value, options: &WriteOptions, genera
             };
         }
         let mut stored = value.clone();
-        convert::to_stored(served, &mut stored);
+        convert::to_stored(&call.engine.cache, served, &mut stored).await?;
         if let Some(revision) = call.engine.insert(served, call.namespace(), &name, &stored).await? {
             set_revision(&mut value, revision);
             return Ok(value);

@@ -158,7 +158,7 @@ pub async fn delete_one(call: &Call<'_>, options: &DeleteOptions) -> ApiResult<(
                     continue;
                 }
                 let mut object = old.value;
-                convert::from_stored(served, &mut object);
+                convert::from_stored(&call.engine.cache, served, &mut object).await?;
                 return Ok((object, true));
             }
             Step::Mark(mut marked) if !options.is_dry_run() => {
@@ -168,7 +168,7 @@ pub async fn delete_one(call: &Call<'_>, options: &DeleteOptions) -> ApiResult<(
             }
             Step::Mark(marked) => marked,
         };
-        convert::from_stored(served, &mut object);
+        convert::from_stored(&call.engine.cache, served, &mut object).await?;
         return Ok((object, false));
     }
     Err(Status::modified(&served.resource(), name))
@@ -178,7 +178,7 @@ async fn admit(call: &Call<'_>, options: &DeleteOptions, old: &Value) -> ApiResu
     let write = WriteOptions { dry_run: options.is_dry_run(), ..WriteOptions::default() };
     let given = serde_json::to_value(options).map_err(Status::internal)?;
     // Policies see the version that the client speaks.
-    let view = convert::view(call.served, old);
+    let view = convert::view(&call.engine.cache, call.served, old).await?;
     let request = AdmissionRequest {
         operation: Operation::Delete,
         deletion: Some(&given),

@@ -27,7 +27,9 @@ pub async fn get(call: &Call<'_>) -> ApiResult<Response<Body>> {
     let key = call.served.local_key(call.namespace(), &call.info.name);
     let object = call.engine.resource(call.served).get(&key);
     let object = object.ok_or_else(|| Status::not_found(&call.served.resource(), &call.info.name))?;
-    let bytes = convert::bytes_from_stored(call.served, &object.bytes)?;
+    let stored = vec![object.bytes.clone()];
+    let bytes = convert::bytes_from_stored(&call.engine.cache, call.served, stored).await?;
+    let bytes = bytes.into_iter().next().unwrap_or_default();
     if call.output.form == Form::Object {
         return call.output.bytes(StatusCode::OK, bytes);
     }
@@ -98,7 +100,7 @@ pub async fn list(call: &Call<'_>) -> ApiResult<Response<Body>> {
         }
         resource.keep_page(cut.snapshot);
     }
-    answer(call, &page.objects, metadata)
+    answer(call, &page.objects, metadata).await
 }
 
 /// Finds the state that the parameters ask for.
@@ -196,17 +198,17 @@ fn select(resource: &ResourceCache, filter: &Filter, cut: &Cut, limit: usize) ->
 /// Room for the fields of a list around its items.
 const LIST_HEAD_BYTES: usize = 512;
 
-fn answer(call: &Call<'_>, objects: &[Arc<Object>], metadata: Map<String, Value>) -> ApiResult<Response<Body>> {
+async fn answer(call: &Call<'_>, objects: &[Arc<Object>], metadata: Map<String, Value>) -> ApiResult<Response<Body>> {
     let served = call.served;
-    let bytes = objects.iter().map(|object| convert::bytes_from_stored(served, &object.bytes));
+    let stored = objects.iter().map(|object| object.bytes.clone()).collect();
+    let items = convert::bytes_from_stored(&call.engine.cache, served, stored).await?;
     if call.output.form == Form::Object {
-        let items = bytes.collect::<ApiResult<Vec<_>>>()?;
         return call
             .output
             .bytes(StatusCode::OK, concatenate(&served.list_kind(), &served.api_version(), &metadata, &items)?);
     }
-    let parse = |bytes: ApiResult<Bytes>| serde_json::from_slice::<Value>(&bytes?).map_err(Status::internal);
-    let values = bytes.map(parse).collect::<ApiResult<Vec<_>>>()?;
+    let parse = |bytes: &Bytes| serde_json::from_slice::<Value>(bytes).map_err(Status::internal);
+    let values = items.iter().map(parse).collect::<ApiResult<Vec<_>>>()?;
     let value = match &call.output.form {
         Form::Table(version) => table(served, version, call.query.get("includeObject"), &values, metadata, true),
         Form::Metadata(version) | Form::MetadataList(version) => json!({

@@ -83,7 +83,7 @@ pub async fn write(
     let name = call.info.name.as_str();
     for _ in 0..WRITE_RETRIES_MAX {
         let old = call.engine.read_existing(call.served, call.namespace(), name).await?;
-        let view = convert::view(call.served, &old.value);
+        let view = convert::view(&call.engine.cache, call.served, &old.value).await?;
         let new = change(&view)?;
         let named_version = !metadata::text(&new, "resourceVersion").is_empty();
         if let Some(written) = attempt(call, options, part, &old, &view, new).await? {
@@ -143,7 +143,7 @@ async fn attempt(
         return Ok(removed.then_some(new));
     }
     let mut bytes = new.clone();
-    convert::to_stored(served, &mut bytes);
+    convert::to_stored(&call.engine.cache, served, &mut bytes).await?;
     let Some(revision) = call.engine.replace(served, (call.namespace(), name), stored, &bytes).await? else {
         return Ok(None);
     };

@@ -131,7 +131,7 @@ impl Feed {
                 let readers = self.resource.readers.load_full();
                 for (key, object) in objects.iter() {
                     if filter.matches(key, object, &readers) {
-                        yield self.encoder.object("ADDED", &object.bytes);
+                        yield self.encoder.object(&self.cache, "ADDED", &object.bytes).await;
                     }
                 }
                 if mark_end {
@@ -140,7 +140,7 @@ impl Feed {
             }
             for delivery in opened.missed {
                 if let Delivery::Change(kind, event) = delivery {
-                    yield self.encoder.change(kind, &event);
+                    yield self.encoder.change(&self.cache, kind, &event).await;
                 }
             }
             let mut ticks = tokio::time::interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
@@ -151,7 +151,7 @@ impl Feed {
                     biased;
                     delivery = subscription.receiver.recv() => match delivery {
                         Some(Delivery::Change(_, event)) if event.revision <= seen => {}
-                        Some(Delivery::Change(kind, event)) => yield self.encoder.change(kind, &event),
+                        Some(Delivery::Change(kind, event)) => yield self.encoder.change(&self.cache, kind, &event).await,
                         Some(Delivery::Progress(revision)) => yield self.encoder.bookmark(revision, false),
                         None => break,
                     },
@@ -178,19 +178,24 @@ impl Encoder {
         self.output.form == Form::Object && self.served.reads_as_stored()
     }
 
-    fn change(&mut self, kind: EventType, event: &crate::cache::Event) -> Bytes {
+    async fn change(&mut self, cache: &Cache, kind: EventType, event: &crate::cache::Event) -> Bytes {
         if self.is_stored_form() {
             return event.line(kind);
         }
-        event.object(kind).map(|object| self.object(kind.as_str(), &object.bytes)).unwrap_or_default()
+        match event.object(kind) {
+            Some(object) => self.object(cache, kind.as_str(), &object.bytes).await,
+            None => Bytes::new(),
+        }
     }
 
-    fn object(&mut self, kind: &str, stored: &Bytes) -> Bytes {
+    async fn object(&mut self, cache: &Cache, kind: &str, stored: &Bytes) -> Bytes {
         if self.is_stored_form() {
             return line(kind, stored);
         }
         let Ok(mut value) = serde_json::from_slice::<Value>(stored) else { return Bytes::new() };
-        convert::from_stored(&self.served, &mut value);
+        if let Err(status) = convert::from_stored(cache, &self.served, &mut value).await {
+            return self.error(&status);
+        }
         let columns = !std::mem::replace(&mut self.columns_sent, true);
         let shaped = self.output.shape(&self.served, &self.query, &value, columns);
         line(kind, shaped.to_string().as_bytes())

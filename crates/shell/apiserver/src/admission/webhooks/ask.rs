@@ -28,7 +28,7 @@ pub async fn ask(
     let backend = webhook.backend.as_ref().map_err(|why| format!("could not get REST client: {why}"))?;
     let body = question(webhook, request, other, object, old);
     let (uid, body) = body.map_err(|error| format!("could not create admission objects: {error}"))?;
-    let answer = backend.post(request.engine, body, webhook.timeout).await;
+    let answer = backend.post(&request.engine.cache, body, webhook.timeout).await;
     let answer = answer.map_err(|why| format!("failed to call webhook: {why}"))?;
     let verdict = review::verdict(&answer, webhook.review_version, &uid, mutating);
     verdict.map_err(|why| format!("received invalid webhook response: {why}"))
