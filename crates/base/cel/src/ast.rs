@@ -12,9 +12,18 @@ pub enum Kind {
     Literal(Literal),
     Ident(String),
     /// `of.field`, `of.?field`, or `has(of.field)`.
-    Select { of: Box<Expr>, field: String, test: bool, optional: bool },
+    Select {
+        of: Box<Expr>,
+        field: String,
+        test: bool,
+        optional: bool,
+    },
     /// A function, an operator, or a method of `target`.
-    Call { name: String, target: Option<Box<Expr>>, args: Vec<Expr> },
+    Call {
+        name: String,
+        target: Option<Box<Expr>>,
+        args: Vec<Expr>,
+    },
     /// Elements, and whether each is left out when absent.
     List(Vec<(Expr, bool)>),
     Map(Vec<(Expr, Expr, bool)>),

@@ -231,7 +231,8 @@ impl Checker {
             MacroKind::OptFlatMap => match self.of(&of.body) {
                 ty @ (Type::Optional(_) | Type::Dyn) => ty,
                 other => {
-                    let why = format!("found no matching overload for '_?_:_' applied to '(bool, {other}, optional_type)'");
+                    let why =
+                        format!("found no matching overload for '_?_:_' applied to '(bool, {other}, optional_type)'");
                     self.wrong(of.body.at, why)
                 }
             },

@@ -44,7 +44,9 @@ impl<'a, S: Shape> Estimator<'a, S> {
 
     fn of(&mut self, expr: &'a Expr) -> Part<S> {
         match &expr.kind {
-            Kind::Literal(Literal::String(text)) => Part { size: (text.len() as f64 / 10.0).ceil(), ..Part::scalar(0.0) },
+            Kind::Literal(Literal::String(text)) => {
+                Part { size: (text.len() as f64 / 10.0).ceil(), ..Part::scalar(0.0) }
+            }
             Kind::Literal(_) => Part::scalar(0.0),
             Kind::Ident(name) => {
                 let known = self.scope.iter().rev().find(|(known, _)| known == name).map(|(_, shape)| shape.clone());
@@ -88,23 +90,32 @@ impl<'a, S: Shape> Estimator<'a, S> {
                 let branch = parts[1].cost.max(parts[2].cost);
                 Part { cost: parts[0].cost + branch, shape: None, size: size(1).max(size(2)) }
             }
-            ("_[_]" | "_[?_]", _) => Self::shaped(paid + 1.0, parts.into_iter().next().and_then(|p| p.shape).map(|s| s.element())),
-            ("_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_", _) => Part::scalar(paid + size(0).min(size(1)).max(1.0)),
+            ("_[_]" | "_[?_]", _) => {
+                Self::shaped(paid + 1.0, parts.into_iter().next().and_then(|p| p.shape).map(|s| s.element()))
+            }
+            ("_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_", _) => {
+                Part::scalar(paid + size(0).min(size(1)).max(1.0))
+            }
             ("@in", _) => Part::scalar(paid + size(1)),
             ("_+_", _) => Part { cost: paid + whole.max(1.0), shape: None, size: whole },
             ("contains", true) => Part::scalar(paid + size(0) * size(1).max(1.0)),
             ("matches", _) => Part::scalar(paid + (size(0) + 1.0) * (size(1) * 2.5).max(1.0)),
             ("startsWith" | "endsWith", true) => Part::scalar(paid + size(1)),
-            ("find" | "findAll", true) => Part { cost: paid + (size(0) + 1.0) * (size(1) * 2.5).max(1.0), shape: None, size: size(0) },
+            ("find" | "findAll", true) => {
+                Part { cost: paid + (size(0) + 1.0) * (size(1) * 2.5).max(1.0), shape: None, size: size(0) }
+            }
             ("indexOf" | "lastIndexOf", true) => Part::scalar(paid + size(0) * size(1).max(1.0)),
             ("isSorted" | "sum" | "min" | "max", true) => Part::scalar(paid + size(0)),
             ("sets.contains" | "sets.equivalent" | "sets.intersects", false) => Part::scalar(paid + size(0) * size(1)),
-            ("split" | "replace" | "substring" | "trim" | "lowerAscii" | "upperAscii" | "join" | "reverse" | "format", true) => {
-                Part { cost: paid + whole, shape: None, size: whole }
-            }
-            ("url" | "isURL" | "ip" | "isIP" | "cidr" | "isCIDR" | "quantity" | "isQuantity" | "semver" | "isSemver", false) => {
-                Part::scalar(paid + size(0))
-            }
+            (
+                "split" | "replace" | "substring" | "trim" | "lowerAscii" | "upperAscii" | "join" | "reverse"
+                | "format",
+                true,
+            ) => Part { cost: paid + whole, shape: None, size: whole },
+            (
+                "url" | "isURL" | "ip" | "isIP" | "cidr" | "isCIDR" | "quantity" | "isQuantity" | "semver" | "isSemver",
+                false,
+            ) => Part::scalar(paid + size(0)),
             ("sort" | "distinct" | "flatten" | "slice", true) => {
                 let shape = parts.into_iter().next().and_then(|part| part.shape);
                 Part { cost: paid + whole * 2.0, shape, size: whole }

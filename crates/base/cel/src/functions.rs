@@ -52,9 +52,7 @@ pub fn call<'a>(machine: &Machine<'_, 'a>, name: &str, is_method: bool, args: Ve
             Ok(Value::Bool(lists::sets(name, a, b)))
         }
         ("strings.quote", [Value::String(text)]) => Ok(Value::string(format!("{text:?}"))),
-        ("jsonpatch.escapeKey", [Value::String(text)]) => {
-            Ok(Value::string(text.replace('~', "~0").replace('/', "~1")))
-        }
+        ("jsonpatch.escapeKey", [Value::String(text)]) => Ok(Value::string(text.replace('~', "~0").replace('/', "~1"))),
         ("lists.range", [Value::Int(count)]) => {
             machine.pay(usize::try_from(*count).unwrap_or(0))?;
             Ok(Value::list((0..*count).map(Value::Int).collect()))

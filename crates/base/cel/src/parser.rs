@@ -5,8 +5,23 @@ use crate::lexer::{Token, tokens};
 use crate::{DEPTH_MAX, EXPRESSION_BYTES_MAX, macros};
 
 const RESERVED: [&str; 17] = [
-    "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package",
-    "namespace", "return", "var", "void", "while",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
 /// Operators with their functions; a higher number binds more tightly.
 const OPERATORS: [(&str, &str, usize); 14] = [
@@ -26,7 +41,8 @@ const OPERATORS: [(&str, &str, usize); 14] = [
     ("%", "_%_", 4),
 ];
 /// What may begin a value, as upstream's parser lists it.
-const VALUES: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+const VALUES: &str =
+    "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 /// Functions whose names have a dot.
 const QUALIFIED: [(&str, &[&str]); 7] = [
     ("sets", &["contains", "equivalent", "intersects"]),
@@ -58,7 +74,8 @@ const QUALIFIED: [(&str, &[&str]); 7] = [
 
 pub fn parse(text: &str) -> Result<Expr, Mistake> {
     if text.len() > EXPRESSION_BYTES_MAX {
-        let why = format!("expression code point size exceeds limit: size: {}, limit {EXPRESSION_BYTES_MAX}", text.len());
+        let why =
+            format!("expression code point size exceeds limit: size: {}, limit {EXPRESSION_BYTES_MAX}", text.len());
         return Err(Mistake { at: 0, why });
     }
     let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0 };

@@ -76,7 +76,8 @@ fn function(name: &str, args: &[Type]) -> Option<Option<Type>> {
         }
         ("_==_" | "_!=_", [a, b]) => (a.accepts(b) || b.accepts(a)).then_some(Bool),
         ("_<_" | "_<=_" | "_>_" | "_>=_", [a, b]) => {
-            let ordered = |ty: &Type| matches!(ty, Bool | String | Bytes | Timestamp | Duration | Dyn) || ty.is_number();
+            let ordered =
+                |ty: &Type| matches!(ty, Bool | String | Bytes | Timestamp | Duration | Dyn) || ty.is_number();
             let same = a.accepts(b) || a.is_number() && b.is_number();
             (ordered(a) && ordered(b) && same).then_some(Bool)
         }
@@ -159,9 +160,31 @@ fn function(name: &str, args: &[Type]) -> Option<Option<Type>> {
 
 /// Names that exist, for calls with the wrong number of arguments.
 const FUNCTIONS: [&str; 25] = [
-    "_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "_?_:_", "@in", "_[_]", "_[?_]", "size", "type", "dyn", "int", "uint",
-    "double", "bool", "string", "bytes", "duration", "timestamp", "sets.contains", "sets.equivalent",
-    "sets.intersects", "optional.of",
+    "_==_",
+    "_!=_",
+    "_<_",
+    "_<=_",
+    "_>_",
+    "_>=_",
+    "_?_:_",
+    "@in",
+    "_[_]",
+    "_[?_]",
+    "size",
+    "type",
+    "dyn",
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "string",
+    "bytes",
+    "duration",
+    "timestamp",
+    "sets.contains",
+    "sets.equivalent",
+    "sets.intersects",
+    "optional.of",
 ];
 
 fn indexed(of: &Type, index: &Type) -> Option<Type> {
@@ -209,12 +232,8 @@ fn text_method(name: &str, args: &[Type]) -> Option<Option<Type>> {
         "indexOf" | "lastIndexOf" => one(args, &[(&[String, String], Int), (&[String, String, Int], Int)]),
         "lowerAscii" | "upperAscii" | "trim" => one(args, &[(&[String], String)]),
         "reverse" => one(args, &[(&[String], String)]),
-        "replace" => {
-            one(args, &[(&[String, String, String], String), (&[String, String, String, Int], String)])
-        }
-        "split" => {
-            one(args, &[(&[String, String], Type::list(String)), (&[String, String, Int], Type::list(String))])
-        }
+        "replace" => one(args, &[(&[String, String, String], String), (&[String, String, String, Int], String)]),
+        "split" => one(args, &[(&[String, String], Type::list(String)), (&[String, String, Int], Type::list(String))]),
         "substring" => one(args, &[(&[String, Int], String), (&[String, Int, Int], String)]),
         "format" => one(args, &[(&[String, Type::list(Dyn)], String)]),
         "join" => one(args, &[(&[Type::list(String)], String), (&[Type::list(String), String], String)]),
@@ -294,9 +313,10 @@ fn library_method(name: &str, args: &[Type]) -> Option<Option<Type>> {
         "sign" | "asInteger" => one(args, &[(&[quantity], Int)]),
         "asApproximateFloat" => one(args, &[(&[quantity], Double)]),
         "isInteger" => one(args, &[(&[quantity], Bool)]),
-        "add" | "sub" => {
-            one(args, &[(&[quantity.clone(), quantity.clone()], quantity.clone()), (&[quantity.clone(), Int], quantity)])
-        }
+        "add" | "sub" => one(
+            args,
+            &[(&[quantity.clone(), quantity.clone()], quantity.clone()), (&[quantity.clone(), Int], quantity)],
+        ),
         "getScheme" | "getHost" | "getHostname" | "getPort" | "getEscapedPath" => one(args, &[(&[url], String)]),
         "getQuery" => one(args, &[(&[url], Type::map(String, Type::list(String)))]),
         "family" => one(args, &[(&[ip], Int)]),

@@ -77,9 +77,7 @@ pub fn method<'a>(machine: &Machine<'_, 'a>, name: &str, args: &[Value<'a>]) -> 
         ("contains", [Value::String(part)]) => Ok(Value::Bool(text.contains(part.as_ref()))),
         ("startsWith", [Value::String(part)]) => Ok(Value::Bool(text.starts_with(part.as_ref()))),
         ("endsWith", [Value::String(part)]) => Ok(Value::Bool(text.ends_with(part.as_ref()))),
-        ("matches", [Value::String(pattern)]) => {
-            machine.regex(pattern).map(|regex| Value::Bool(regex.is_match(text)))
-        }
+        ("matches", [Value::String(pattern)]) => machine.regex(pattern).map(|regex| Value::Bool(regex.is_match(text))),
         ("size", []) => Ok(number(text.chars().count())),
         ("charAt", [Value::Int(at)]) => place(*at, text.chars().count())
             .map(|at| Value::string(text.chars().nth(at).map(String::from).unwrap_or_default())),
@@ -91,9 +89,7 @@ pub fn method<'a>(machine: &Machine<'_, 'a>, name: &str, args: &[Value<'a>]) -> 
         ("indexOf", [Value::String(part), Value::Int(from)]) => index_of(text, part, *from),
         ("lastIndexOf", [Value::String(part)]) => last_index_of(text, part, None),
         ("lastIndexOf", [Value::String(part), Value::Int(from)]) => last_index_of(text, part, Some(*from)),
-        ("replace", [Value::String(from), Value::String(to)]) => {
-            Ok(Value::string(text.replace(from.as_ref(), to)))
-        }
+        ("replace", [Value::String(from), Value::String(to)]) => Ok(Value::string(text.replace(from.as_ref(), to))),
         ("replace", [Value::String(from), Value::String(to), Value::Int(count)]) => {
             let count = usize::try_from(*count).unwrap_or(usize::MAX);
             Ok(Value::string(text.replacen(from.as_ref(), to, count)))
@@ -103,9 +99,9 @@ pub fn method<'a>(machine: &Machine<'_, 'a>, name: &str, args: &[Value<'a>]) -> 
         ("substring", [Value::Int(from)]) => substring(text, *from, None),
         ("substring", [Value::Int(from), Value::Int(to)]) => substring(text, *from, Some(*to)),
         ("format", [Value::List(values)]) => format(text, &values.iter().collect::<Vec<_>>()).map(Value::string),
-        ("find", [Value::String(pattern)]) => machine.regex(pattern).map(|regex| {
-            Value::string(regex.find(text).map(|found| found.as_str().to_owned()).unwrap_or_default())
-        }),
+        ("find", [Value::String(pattern)]) => machine
+            .regex(pattern)
+            .map(|regex| Value::string(regex.find(text).map(|found| found.as_str().to_owned()).unwrap_or_default())),
         ("findAll", [Value::String(pattern)]) => find_all(machine, text, pattern, -1),
         ("findAll", [Value::String(pattern), Value::Int(count)]) => find_all(machine, text, pattern, *count),
         _ => return None,

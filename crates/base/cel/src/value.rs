@@ -44,9 +44,15 @@ pub enum List<'a> {
 #[derive(Clone, Debug)]
 pub enum Map<'a> {
     /// An object with known fields.
-    Object { fields: &'a Fields<String, Json>, ty: &'a ObjectType },
+    Object {
+        fields: &'a Fields<String, Json>,
+        ty: &'a ObjectType,
+    },
     /// Entries of one type.
-    Json { fields: &'a Fields<String, Json>, value: &'a Type },
+    Json {
+        fields: &'a Fields<String, Json>,
+        value: &'a Type,
+    },
     Own(Rc<Vec<(Value<'a>, Value<'a>)>>),
 }
 

@@ -3,9 +3,10 @@
 pub mod limit_ranger;
 pub mod chain;
 pub mod expressions;
-pub mod policies;
+pub mod pod_security;
 pub mod pods;
 pub mod quota;
+pub mod policies;
 pub mod service;
 pub mod webhooks;
 
@@ -124,6 +125,7 @@ pub fn builtin(ranges: Ranges) -> Vec<Arc<dyn Admission>> {
         Arc::new(pods::Priority),
         Arc::new(pods::DefaultTolerationSeconds),
         Arc::new(pods::RuntimeClass),
+        Arc::new(pod_security::PodSecurity),
         Arc::new(service::ServiceAllocation::new(ranges)),
     ]
 }

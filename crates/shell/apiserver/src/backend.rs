@@ -212,7 +212,8 @@ impl Backend {
     fn request(&self, path: &str, body: Bytes, whole_url: bool) -> Result<Request<Full<Bytes>>, String> {
         let authority = self.place.authority();
         let uri = if whole_url { format!("https://{authority}{path}") } else { path.to_owned() };
-        let mut request = Request::post(uri).header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json");
+        let mut request =
+            Request::post(uri).header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json");
         request = request.header(USER_AGENT, "kube-apiserver-admission");
         if !whole_url {
             request = request.header(HOST, authority);
@@ -280,7 +281,7 @@ fn refusal(code: u16, body: &[u8]) -> String {
     }
 }
 
-fn system_roots() -> Result<String, String> {
+pub fn system_roots() -> Result<String, String> {
     let found = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read_to_string(path).ok());
     found.ok_or_else(|| "there is no caBundle, and this machine has no certificate authorities of its own".to_owned())
 }

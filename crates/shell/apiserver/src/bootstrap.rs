@@ -23,6 +23,7 @@ pub async fn run(engine: &Engine) -> Result<(), StartError> {
     }
     let mut objects: Vec<Value> = priority_classes().into();
     objects.extend(engine.config.service_ip.map(|ip| kubernetes_service(&ip.to_string())));
+    objects.extend(crate::aggregation::local_services(&engine.registry()));
     objects.extend(engine.config.bootstrap.iter().cloned());
     // Side by side, so that the store commits them in groups: one by one, a first start would wait for each flush.
     let mut writes = futures::stream::iter(objects).map(|object| ensure(engine, object)).buffer_unordered(WRITES_MAX);

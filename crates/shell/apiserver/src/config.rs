@@ -56,6 +56,8 @@ pub struct Config {
     /// log, exec, attach, port-forward and proxy.
     pub connector: Option<Arc<dyn Connector>>,
     pub pages: Vec<Arc<dyn Page>>,
+    /// What this server shows to the API servers behind it.
+    pub front_proxy: Option<pki::Credential>,
     /// Objects created at start when they are missing, in order; the server's own come first.
     pub bootstrap: Vec<serde_json::Value>,
     /// Address and port under which pods reach this server: the endpoints of the `kubernetes` service.
@@ -77,6 +79,7 @@ impl Config {
             computed: Vec::new(),
             connector: None,
             pages: Vec::new(),
+            front_proxy: None,
             bootstrap: Vec::new(),
             advertise: None,
             service_ip: None,

@@ -20,7 +20,7 @@ pub async fn to_stored(cache: &Cache, served: &Served, value: &mut Value) -> Api
     let version = served.storage.api_version();
     if let Some(webhook) = webhook(served) {
         let taken = std::slice::from_mut(value);
-        webhook.convert(cache, taken, &version).await?;
+        Box::pin(webhook.convert(cache, taken, &version)).await?;
         if let Some(custom) = &served.custom {
             custom.settle_stored(value);
         }
@@ -48,7 +48,7 @@ pub async fn all_from_stored(cache: &Cache, served: &Served, values: &mut [Value
         }
     }
     if let Some(webhook) = webhook(served) {
-        webhook.convert(cache, values, &version).await?;
+        Box::pin(webhook.convert(cache, values, &version)).await?;
     }
     for value in values {
         name_version(value, &version, &served.kind.kind);

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::registry::Served;
 
 pub use cells::PrinterColumn;
+pub use conditions::put as put_condition;
 pub use converter::Converter;
 pub use follow::start;
 

@@ -16,8 +16,8 @@ pub fn answer(engine: &Engine, path: &str, headers: &HeaderMap) -> ApiResult<Res
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let aggregated = aggregated_version(headers);
     match (parts.as_slice(), aggregated) {
-        (["api"], Some(version)) => send(headers, &aggregated_type(version), &aggregate(&registry, version, true)),
-        (["apis"], Some(version)) => send(headers, &aggregated_type(version), &aggregate(&registry, version, false)),
+        (["api"], Some(version)) => send(headers, &aggregated_type(version), &aggregate(engine, version, true)),
+        (["apis"], Some(version)) => send(headers, &aggregated_type(version), &aggregate(engine, version, false)),
         (["api"], None) => send(
             headers,
             JSON,
@@ -25,7 +25,7 @@ pub fn answer(engine: &Engine, path: &str, headers: &HeaderMap) -> ApiResult<Res
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]}),
         ),
         (["apis"], None) => {
-            let groups = registry.groups();
+            let groups = groups(engine);
             let groups = groups.iter().filter(|(group, _)| !group.is_empty()).map(|(g, v)| group_value(g, v));
             send(
                 headers,
@@ -33,7 +33,7 @@ pub fn answer(engine: &Engine, path: &str, headers: &HeaderMap) -> ApiResult<Res
                 &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups.collect::<Vec<_>>()}),
             )
         }
-        (["apis", group], _) => match registry.groups().iter().find(|(name, _)| name == group) {
+        (["apis", group], _) => match groups(engine).iter().find(|(name, _)| name == group) {
             Some((name, versions)) => {
                 let mut value = group_value(name, versions);
                 value["kind"] = "APIGroup".into();
@@ -166,18 +166,40 @@ fn storage_hash(served: &Served) -> String {
     base64::engine::general_purpose::STANDARD.encode(&hash[..8])
 }
 
-fn aggregate(registry: &Registry, version: &str, core: bool) -> Value {
-    let groups = registry.groups();
-    let groups = groups.into_iter().filter(|(group, _)| group.is_empty() == core);
+/// Groups with their versions, most preferred first; those of other servers come last.
+pub fn groups(engine: &Engine) -> Vec<(String, Vec<String>)> {
+    let registry = engine.registry();
+    let mut all: Vec<(String, Vec<String>)> =
+        registry.groups().into_iter().map(|(group, versions)| (group.to_owned(), versions.to_vec())).collect();
+    let mut extensions = engine.aggregation.all().to_vec();
+    extensions.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.group.cmp(&b.group)));
+    for extension in extensions {
+        match all.iter_mut().find(|(group, _)| *group == extension.group) {
+            Some((_, versions)) if versions.contains(&extension.version) => {}
+            Some((_, versions)) => versions.push(extension.version.clone()),
+            None => all.push((extension.group.clone(), vec![extension.version.clone()])),
+        }
+    }
+    all
+}
+
+fn aggregate(engine: &Engine, version: &str, core: bool) -> Value {
+    let registry = engine.registry();
+    let groups = groups(engine).into_iter().filter(|(group, _)| group.is_empty() == core);
     let items: Vec<Value> = groups
         .map(|(group, versions)| {
             let versions = versions.iter().map(|version| {
-                let resources = registry.in_version(group, version).map(|served| aggregated_resource(&served.kind));
+                if let Some(extension) = engine.aggregation.find(&format!("/apis/{group}/{version}")) {
+                    let resources = aggregated_list(&extension.resources, &group, version);
+                    let freshness = if extension.available { "Current" } else { "Stale" };
+                    return json!({"version": version, "resources": resources, "freshness": freshness});
+                }
+                let resources = registry.in_version(&group, version).map(|served| aggregated_resource(&served.kind));
                 json!({"version": version, "resources": resources.collect::<Vec<_>>(), "freshness": "Current"})
             });
             let mut metadata = Map::new();
             if !group.is_empty() {
-                metadata.insert("name".to_owned(), group.into());
+                metadata.insert("name".to_owned(), group.as_str().into());
             }
             metadata.insert("creationTimestamp".to_owned(), Value::Null);
             json!({"metadata": metadata, "versions": versions.collect::<Vec<_>>()})
@@ -189,6 +211,39 @@ fn aggregate(registry: &Registry, version: &str, core: bool) -> Value {
         "metadata": {},
         "items": items,
     })
+}
+
+/// The resources of another server's own list in the aggregated form.
+fn aggregated_list(resources: &[Value], group: &str, version: &str) -> Vec<Value> {
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let kind = |value: &Value| {
+        let or =
+            |key: &str, other: &str| value[key].as_str().filter(|text| !text.is_empty()).unwrap_or(other).to_owned();
+        json!({"group": or("group", group), "version": or("version", version), "kind": value["kind"]})
+    };
+    let mut all: Vec<Value> = Vec::new();
+    for one in resources {
+        let name = text(one, "name");
+        let Some((resource, sub)) = name.split_once('/') else {
+            let mut entry = json!({"resource": name, "responseKind": kind(one), "singularResource": one["singularName"],
+                "scope": if one["namespaced"] == true { "Namespaced" } else { "Cluster" }, "verbs": one["verbs"]});
+            for key in ["shortNames", "categories"] {
+                if one[key].is_array() {
+                    entry[key] = one[key].clone();
+                }
+            }
+            all.push(entry);
+            continue;
+        };
+        let entry = json!({"subresource": sub, "responseKind": kind(one), "verbs": one["verbs"]});
+        if let Some(parent) = all.iter_mut().find(|known| known["resource"] == resource) {
+            match parent["subresources"].as_array_mut() {
+                Some(list) => list.push(entry),
+                None => parent["subresources"] = vec![entry].into(),
+            }
+        }
+    }
+    all
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {

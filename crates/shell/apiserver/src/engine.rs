@@ -10,6 +10,7 @@ use store::contract::{Expect, Store, StoreError};
 
 use crate::admission::policies::{MutatingPolicies, ValidatingPolicies};
 use crate::admission::webhooks::Webhooks;
+use crate::aggregation::Aggregation;
 use crate::cache::{Cache, Object, ResourceCache, Snapshot, encode_stored};
 use crate::computed::Computed;
 use crate::config::Config;
@@ -26,6 +27,7 @@ pub struct Engine {
     pub metrics: Metrics,
     pub in_flight: InFlight,
     pub webhooks: Webhooks,
+    pub aggregation: Aggregation,
     pub mutating_policies: MutatingPolicies,
     pub validating_policies: ValidatingPolicies,
     registry: ArcSwap<Registry>,
@@ -50,6 +52,7 @@ impl Engine {
             metrics: Metrics::default(),
             in_flight: InFlight::default(),
             webhooks: Webhooks::default(),
+            aggregation: Aggregation::default(),
             mutating_policies: MutatingPolicies::default(),
             validating_policies: ValidatingPolicies::default(),
             registry: ArcSwap::default(),

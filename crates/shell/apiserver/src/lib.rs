@@ -1,6 +1,7 @@
 //! The API server: one generic engine over the kind table, its cache, and the path of a request through it.
 
 pub mod admission;
+mod aggregation;
 pub mod auth;
 mod backend;
 pub mod body;

@@ -44,6 +44,11 @@ pub async fn answer(engine: &Engine, path: &str, headers: &HeaderMap) -> ApiResu
                 let url = format!("/openapi/v3/{}?hash={etag}", prefix(&of));
                 paths.insert(prefix(&of), json!({"serverRelativeURL": url}));
             }
+            for extension in engine.aggregation.all().iter() {
+                let path = format!("apis/{}/{}", extension.group, extension.version);
+                let url = format!("/openapi/v3/{path}");
+                paths.insert(path, json!({"serverRelativeURL": url}));
+            }
             crate::discovery::send(headers, JSON, &json!({"paths": paths}))
         }
         path => {

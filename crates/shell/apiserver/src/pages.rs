@@ -66,9 +66,8 @@ fn go_arch() -> &'static str {
 }
 
 fn root(engine: &Engine) -> ApiResult<Response<Body>> {
-    let registry = engine.registry();
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for (group, versions) in registry.groups().into_iter().filter(|(group, _)| !group.is_empty()) {
+    for (group, versions) in discovery::groups(engine).into_iter().filter(|(group, _)| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use meta::{ApiResult, Reason, Status};
 
-use crate::body::{self, Body};
 use crate::admission::{AdmissionRequest, Operation, chain};
+use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::connect::{self, CONNECTED};
 use crate::engine::Engine;
@@ -17,6 +17,7 @@ use crate::info::{Query, RequestInfo};
 use crate::kubelets::target_name;
 use crate::verbs::{create, delete, list, patch, update, watch};
 use crate::{computed, output, pages};
+use crate::{aggregation, output, pages};
 
 pub async fn route(
     engine: &Arc<Engine>,
@@ -25,6 +26,10 @@ pub async fn route(
     user: User,
     request: Request<Body>,
 ) -> ApiResult<Response<Body>> {
+    let served_path = info.path.strip_prefix("/openapi/v3").unwrap_or(&info.path);
+    if let Some(extension) = engine.aggregation.find(served_path) {
+        return aggregation::proxy(engine, &extension, &user, request).await;
+    }
     if !info.is_resource {
         return pages::answer(engine, info, query, &request.into_parts().0.headers).await;
     }
@@ -88,8 +93,7 @@ async fn subresource(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respo
 async fn admit_connection(call: &Call<'_>, name: &str) -> ApiResult<()> {
     let options = WriteOptions::default();
     let mut object = connect::options(call.info, call.query);
-    let request =
-        AdmissionRequest { operation: Operation::Connect, ..create::admission(call, name, &options, None) };
+    let request = AdmissionRequest { operation: Operation::Connect, ..create::admission(call, name, &options, None) };
     chain::mutate(&request, &mut object).await?;
     chain::validate(&request, Some(&object)).await
 }

@@ -62,6 +62,7 @@ impl ApiServer {
         let engine = Arc::new(Engine::new(config, store, cache));
         bootstrap::run(&engine).await?;
         crate::custom::start(&engine, stop.clone());
+        crate::aggregation::start(&engine, stop.clone());
         Ok(Self { engine, stop })
     }
 

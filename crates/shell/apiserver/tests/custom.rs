@@ -217,11 +217,15 @@ async fn expressions_judge_a_value_and_what_it_was() {
     let api: Api<DynamicObject> = Api::default_namespaced_with(test.client.clone(), &resource("v1"));
     let post = PostParams::default();
     let wrong = failure(api.create(&post, &widget("a", json!({"min": 9, "names": ["x"]}))).await.unwrap_err());
-    let causes: Vec<_> = wrong.details.unwrap().causes.into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
-    assert_eq!(causes, [
-        "spec.min: Invalid value: min 9 is above max",
-        "spec.names[0]: Invalid value: \"x\": failed rule: self.startsWith('n')"
-    ]);
+    let causes: Vec<_> =
+        wrong.details.unwrap().causes.into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+    assert_eq!(
+        causes,
+        [
+            "spec.min: Invalid value: min 9 is above max",
+            "spec.names[0]: Invalid value: \"x\": failed rule: self.startsWith('n')"
+        ]
+    );
     api.create(&post, &widget("a", json!({"min": 3}))).await.unwrap();
     let patch = |min: i64| Patch::Merge(json!({"spec": {"min": min}}));
     let wrong = failure(api.patch("a", &PatchParams::default(), &patch(2)).await.unwrap_err());

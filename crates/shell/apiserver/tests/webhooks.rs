@@ -60,7 +60,9 @@ async fn validating_webhooks_refuse_in_their_own_words() {
             "status": {"message": "no bad data", "code": 403, "reason": "Forbidden"}})
     })
     .await;
-    configure(&test, "ValidatingWebhookConfiguration", "v", json!([webhook("v.example.com", &hook, json!({}))])).await.unwrap();
+    configure(&test, "ValidatingWebhookConfiguration", "v", json!([webhook("v.example.com", &hook, json!({}))]))
+        .await
+        .unwrap();
     let maps: Api<ConfigMap> = Api::default_namespaced(test.client.clone());
     let post = PostParams::default();
     maps.create(&post, &map("a", json!({}))).await.unwrap();
@@ -108,8 +110,11 @@ async fn selectors_and_conditions_say_who_is_asked() {
     let hooks = json!([
         webhook("object.example.com", &hook, json!({"objectSelector": {"matchLabels": {"a": "other"}}})),
         webhook("namespace.example.com", &hook, json!({"namespaceSelector": {"matchLabels": {"x": "y"}}})),
-        webhook("condition.example.com", &hook,
-            json!({"matchConditions": [{"name": "named", "expression": "object.metadata.name == 'asked'"}]})),
+        webhook(
+            "condition.example.com",
+            &hook,
+            json!({"matchConditions": [{"name": "named", "expression": "object.metadata.name == 'asked'"}]})
+        ),
     ]);
     configure(&test, "ValidatingWebhookConfiguration", "v", hooks).await.unwrap();
     let maps: Api<ConfigMap> = Api::default_namespaced(test.client.clone());
@@ -121,7 +126,10 @@ async fn selectors_and_conditions_say_who_is_asked() {
     let broken = webhook("x.example.com", &hook, json!({"matchConditions": [{"name": "n", "expression": "object.("}]}));
     let error = configure(&test, "ValidatingWebhookConfiguration", "w", json!([broken])).await.unwrap_err();
     let (message, code) = failure(error);
-    assert!(message.contains("webhooks[0].matchConditions[0].expression") && message.contains("compilation failed"), "{message}");
+    assert!(
+        message.contains("webhooks[0].matchConditions[0].expression") && message.contains("compilation failed"),
+        "{message}"
+    );
     assert_eq!(code, 422);
 }
 
@@ -144,7 +152,10 @@ async fn a_webhook_that_does_not_answer_fails_as_it_says() {
     maps.create(&PostParams::default(), &map("a", json!({}))).await.unwrap();
     configure(&test, kind, "slow", one("s.example.com", &slow.client_config("/ask"), "Fail", 1)).await.unwrap();
     let (message, code) = failure(maps.create(&PostParams::default(), &map("b", json!({}))).await.unwrap_err());
-    assert!(message.contains("failed calling webhook \"s.example.com\": failed to call webhook: Post \"https://"), "{message}");
+    assert!(
+        message.contains("failed calling webhook \"s.example.com\": failed to call webhook: Post \"https://"),
+        "{message}"
+    );
     assert!(message.ends_with("/ask?timeout=1s\": context deadline exceeded"), "{message}");
     assert_eq!(code, 500);
 }

@@ -182,6 +182,21 @@ async fn open_store(cluster: &Cluster) -> Result<Arc<dyn Store>> {
     }
 }
 
+/// How API servers behind this one learn whom to believe about users.
+fn extension_authentication(pki: &ClusterPki) -> serde_json::Value {
+    serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",
+    "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+    "data": {
+        "client-ca-file": pki.ca.certificate_pem(),
+        "requestheader-allowed-names": r#"["front-proxy-client"]"#,
+        "requestheader-client-ca-file": pki.front_proxy_ca.certificate_pem(),
+        "requestheader-extra-headers-prefix": r#"["X-Remote-Extra-"]"#,
+        "requestheader-group-headers": r#"["X-Remote-Group"]"#,
+        "requestheader-uid-headers": r#"["X-Remote-Uid"]"#,
+        "requestheader-username-headers": r#"["X-Remote-User"]"#,
+    }})
+}
+
 async fn start_api(
     cluster: &Cluster,
     pki: &ClusterPki,
@@ -201,6 +216,9 @@ async fn start_api(
     let kubelets = Arc::new(Kubelets::new(kubelet_tls)?);
     config.computed = vec![Arc::new(NodeMetrics(kubelets.clone())), Arc::new(PodMetrics(kubelets.clone()))];
     config.connector = Some(kubelets);
+    config.connector = Some(Arc::new(Kubelets::new(kubelet_tls)?));
+    config.front_proxy = Some(pki.front_proxy_client.clone());
+    config.bootstrap.push(extension_authentication(pki));
     config.bootstrap.extend(node::bootstrap_objects(cluster));
     config.bootstrap.extend(control_plane::bootstrap_objects());
     config.bootstrap.push(serde_json::json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",

@@ -108,21 +108,29 @@ pub fn function<'a>(name: &str, text: &str) -> Evaluated<'a> {
     match name {
         "ip" => match ip(text) {
             Some(found) => Ok(Value::library(Library::Ip(found))),
-            None => fail(format!("IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP")),
+            None => fail(format!(
+                "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP"
+            )),
         },
         "isIP" => Ok(Value::Bool(ip(text).is_some())),
         "ip.isCanonical" => match ip(text) {
             Some(found) => Ok(Value::Bool(found.to_string() == text)),
-            None => fail(format!("IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP")),
+            None => fail(format!(
+                "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP"
+            )),
         },
         "cidr" => match cidr(text) {
             Some((address, prefix)) => Ok(Value::library(Library::Cidr(address, prefix))),
-            None => fail(format!("network address parse error during conversion from string: netip.ParsePrefix({text:?}): no '/'")),
+            None => fail(format!(
+                "network address parse error during conversion from string: netip.ParsePrefix({text:?}): no '/'"
+            )),
         },
         "isCIDR" => Ok(Value::Bool(cidr(text).is_some())),
         "url" => match url(text) {
             Some(found) => Ok(Value::library(Library::Url(found))),
-            None => fail(format!("URL parse error during conversion from string: parse {text:?}: invalid URI for request")),
+            None => {
+                fail(format!("URL parse error during conversion from string: parse {text:?}: invalid URI for request"))
+            }
         },
         "isURL" => Ok(Value::Bool(url(text).is_some())),
         _ => unknown(),
@@ -148,7 +156,8 @@ fn ip_method<'a>(address: IpAddr, name: &str) -> Evaluated<'a> {
         IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
     };
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    let global = !(broadcast || address.is_unspecified() || address.is_loopback() || address.is_multicast() || link_local);
+    let global =
+        !(broadcast || address.is_unspecified() || address.is_loopback() || address.is_multicast() || link_local);
     Ok(match name {
         "family" => Value::Int(if address.is_ipv4() { 4 } else { 6 }),
         "isUnspecified" => Value::Bool(address.is_unspecified()),

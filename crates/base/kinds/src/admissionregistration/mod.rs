@@ -3,6 +3,7 @@
 mod mutatingadmissionpolicy;
 mod mutatingadmissionpolicybinding;
 mod mutatingwebhookconfiguration;
+mod policy_rules;
 mod validatingadmissionpolicy;
 mod validatingadmissionpolicybinding;
 mod validatingwebhookconfiguration;

@@ -21,6 +21,7 @@ pub fn kind() -> Kind {
         ]
         .into(),
         default,
+        validate: super::policy_rules::mutating,
         ..Kind::cluster(V1, "MutatingAdmissionPolicy", "mutatingadmissionpolicies")
     }
 }

@@ -19,6 +19,7 @@ pub fn kind() -> Kind {
         ]
         .into(),
         default,
+        validate: super::policy_rules::bound,
         ..Kind::cluster(V1, "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
     }
 }

@@ -22,6 +22,7 @@ pub fn kind() -> Kind {
         ]
         .into(),
         default,
+        validate: super::policy_rules::validating,
         prepare_create: |o| set(o, "status", json!({})),
         ..Kind::cluster(V1, "ValidatingAdmissionPolicy", "validatingadmissionpolicies")
     }

@@ -19,6 +19,7 @@ pub fn kind() -> Kind {
         ]
         .into(),
         default,
+        validate: super::policy_rules::validating_binding,
         ..Kind::cluster(V1, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
     }
 }

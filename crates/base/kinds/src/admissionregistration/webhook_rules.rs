@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use cel::Type;
+use cel::{Env, Type};
 use meta::labels::validate_label_selector;
 use meta::{FieldError, FieldErrors, FieldPath, names};
 use serde_json::Value;
@@ -149,8 +149,15 @@ fn service(errors: &mut FieldErrors, service: &Value, path: &FieldPath) {
     }
 }
 
-/// The conditions of a webhook or a policy.
-pub fn conditions(errors: &mut FieldErrors, parent: &Value, path: &FieldPath) {
+/// The conditions of a webhook.
+fn conditions(errors: &mut FieldErrors, parent: &Value, path: &FieldPath) {
+    if !list(parent, "matchConditions").is_empty() {
+        conditions_in(errors, parent, &expressions::env(false), path);
+    }
+}
+
+/// The conditions of a webhook or a policy, whose expressions may name what `env` has.
+pub fn conditions_in(errors: &mut FieldErrors, parent: &Value, env: &Env, path: &FieldPath) {
     let conditions = list(parent, "matchConditions");
     if conditions.len() > CONDITIONS_MAX {
         errors.push(FieldError::too_many(path, conditions.len(), CONDITIONS_MAX));
@@ -162,7 +169,7 @@ pub fn conditions(errors: &mut FieldErrors, parent: &Value, path: &FieldPath) {
         if expression.is_empty() {
             errors.push(FieldError::required(&path.child("expression"), ""));
         } else {
-            expressions::check(errors, expression, &expressions::env(false), &[Type::Bool], &path.child("expression"));
+            expressions::check(errors, expression, env, &[Type::Bool], &path.child("expression"));
         }
         rules::required_name(errors, &path.child("name"), name, names::qualified_name);
         if !name.is_empty() && !seen.insert(name) {

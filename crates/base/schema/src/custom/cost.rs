@@ -31,9 +31,9 @@ impl Sizes {
     /// Characters of a text.
     fn characters(schema: &Value) -> f64 {
         let format = schema["format"].as_str().unwrap_or_default();
-        let longest = schema["enum"].as_array().map(|all| {
-            all.iter().filter_map(Value::as_str).map(str::len).max().unwrap_or_default() as f64
-        });
+        let longest = schema["enum"]
+            .as_array()
+            .map(|all| all.iter().filter_map(Value::as_str).map(str::len).max().unwrap_or_default() as f64);
         match format {
             "date" => 10.0,
             "date-time" | "duration" => 32.0,
@@ -57,7 +57,7 @@ fn smallest(schema: &Value) -> f64 {
 
 /// The most steps that a rule over values of this schema takes.
 pub fn estimate(program: &Program, schema: &Value) -> f64 {
-    program.cost(&Place(Some(schema))) 
+    program.cost(&Place(Some(schema)))
 }
 
 /// A place of a schema that an expression may walk through.
@@ -114,7 +114,10 @@ impl Total {
         const SHOWN_MAX: usize = 4;
         self.costly.sort_by(|a, b| b.1.total_cmp(&a.1));
         for (place, _) in self.costly.iter().take(SHOWN_MAX).filter(|(_, cost)| *cost > TOTAL_COST_MAX / 100.0) {
-            errors.push(FieldError::forbidden(place, "contributed to estimated rule & messageExpression cost total exceeding cost limit"));
+            errors.push(FieldError::forbidden(
+                place,
+                "contributed to estimated rule & messageExpression cost total exceeding cost limit",
+            ));
         }
         let what = "x-kubernetes-validations estimated rule & messageExpression cost total for entire OpenAPIv3 schema";
         errors.push(FieldError::forbidden(path, message(what, self.sum, TOTAL_COST_MAX)));

@@ -10,8 +10,7 @@ use super::expressions::{compile_rule, env};
 use super::{compile, cost};
 use crate::model::Type;
 
-const REASONS: [&str; 4] =
-    ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 const RULES: &str = "x-kubernetes-validations";
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -72,7 +71,8 @@ fn leads_somewhere(schema: &Value, path: &str) -> bool {
         } else {
             return false;
         };
-        let below = if at["properties"][&name].is_object() { &at["properties"][&name] } else { &at["additionalProperties"] };
+        let below =
+            if at["properties"][&name].is_object() { &at["properties"][&name] } else { &at["additionalProperties"] };
         if !below.is_object() {
             return false;
         }

@@ -195,14 +195,7 @@ fn former<'a>(old: &'a Value, new: &Value, kind: &ListKind, item: &Type) -> Opti
     old.as_array()?.iter().find(|one| keys.iter().all(|name| key(one, name) == key(new, name)))
 }
 
-fn rules(
-    ty: &Type,
-    expressions: &Expressions,
-    value: &Value,
-    before: Before<'_>,
-    path: &FieldPath,
-    found: &mut Found,
-) {
+fn rules(ty: &Type, expressions: &Expressions, value: &Value, before: Before<'_>, path: &FieldPath, found: &mut Found) {
     let itself = expressions.itself.get_or_init(|| cel_type(ty, "self"));
     let what = if value.is_object() {
         "object"

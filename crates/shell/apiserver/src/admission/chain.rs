@@ -19,12 +19,12 @@ fn is_late(name: &str) -> bool {
 /// webhooks that asked for it.
 pub async fn mutate(request: &AdmissionRequest<'_>, object: &mut Value) -> ApiResult<()> {
     let webhooks = &request.engine.webhooks;
-    builtin(request, object).await?;
+    Box::pin(builtin(request, object)).await?;
     let policies = &request.engine.mutating_policies;
     policies.mutate(request, object, MutatingPass::First).await?;
     let mut pass = Pass::default();
     if webhooks.mutate(request, Some(object), &mut pass).await? {
-        builtin(request, object).await?;
+        Box::pin(builtin(request, object)).await?;
         policies.mutate(request, object, MutatingPass::Again).await?;
         webhooks.mutate(request, Some(object), &mut pass).await?;
     }
@@ -39,6 +39,14 @@ async fn builtin(request: &AdmissionRequest<'_>, object: &mut Value) -> ApiResul
         plugin.mutate(request, object).await?;
     }
     Ok(())
+}
+
+/// The same for what is never stored, or stored by code of its own: a binding, an eviction, a review. Only what the
+/// cluster's users configured looks at it.
+pub async fn outside(request: &AdmissionRequest<'_>, object: &mut Value) -> ApiResult<()> {
+    request.engine.webhooks.mutate(request, Some(object), &mut Pass::default()).await?;
+    request.engine.validating_policies.validate(request, Some(object)).await?;
+    request.engine.webhooks.validate(request, Some(object)).await
 }
 
 /// Tells mutating webhooks about a deletion, which nobody can change.

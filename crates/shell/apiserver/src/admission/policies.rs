@@ -19,7 +19,7 @@ use crate::cache::ResourceCache;
 use crate::engine::Engine;
 use crate::registry::Served;
 
-pub use mutating::{MutatingPolicies, MutatingPass};
+pub use mutating::{MutatingPass, MutatingPolicies};
 pub use validating::ValidatingPolicies;
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -53,11 +53,8 @@ impl Constraints {
         if version(&self.excluded, self.equivalent, request, &target).is_some() {
             return Ok(None);
         }
-        let found = if self.rules.is_empty() {
-            Some(None)
-        } else {
-            version(&self.rules, self.equivalent, request, &target)
-        };
+        let found =
+            if self.rules.is_empty() { Some(None) } else { version(&self.rules, self.equivalent, request, &target) };
         let Some(found) = found else { return Ok(None) };
         let fits = self.namespaces.is_everything()
             || namespace_labels(request, object)?.is_none_or(|labels| self.namespaces.matches(&labels));

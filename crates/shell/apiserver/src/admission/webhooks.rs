@@ -22,7 +22,7 @@ use super::{AdmissionRequest, Operation};
 use crate::engine::Engine;
 use crate::registry::Served;
 use crate::{codec, convert, warnings};
-use list::{List, Webhook};
+use list::{InForce, List, Webhook};
 
 pub use ask::with_question;
 pub use list::{namespace_labels, object_target};
@@ -65,13 +65,24 @@ impl Webhooks {
     pub async fn mutate(
         &self,
         request: &AdmissionRequest<'_>,
-        mut object: Option<&mut Value>,
+        object: Option<&mut Value>,
         pass: &mut Pass,
     ) -> ApiResult<bool> {
         let Some(list) = self.mutating.get(request.engine, "mutatingwebhookconfigurations") else { return Ok(false) };
         if matching::is_exempt(&request.served.kind.group, &request.served.kind.plural) {
             return Ok(false);
         }
+        // Boxed, so that writes which nobody asks about stay small.
+        Box::pin(self.mutate_by(&list, request, object, pass)).await
+    }
+
+    async fn mutate_by(
+        &self,
+        list: &InForce,
+        request: &AdmissionRequest<'_>,
+        mut object: Option<&mut Value>,
+        pass: &mut Pass,
+    ) -> ApiResult<bool> {
         if pass.second && object.as_deref() != pass.last.as_ref() {
             pass.changed();
         }
@@ -142,6 +153,15 @@ impl Webhooks {
         if matching::is_exempt(&request.served.kind.group, &request.served.kind.plural) {
             return Ok(());
         }
+        Box::pin(self.validate_by(&list, request, object)).await
+    }
+
+    async fn validate_by(
+        &self,
+        list: &InForce,
+        request: &AdmissionRequest<'_>,
+        object: Option<&Value>,
+    ) -> ApiResult<()> {
         let mut found = Vec::new();
         for webhook in list.iter() {
             found.extend(matches(webhook, request, object).await?);
@@ -208,11 +228,7 @@ fn is_whole(request: &AdmissionRequest<'_>) -> bool {
 }
 
 /// The object in the version that the webhook speaks.
-async fn view<'a>(
-    request: &AdmissionRequest<'_>,
-    found: &Match<'_>,
-    object: &'a Value,
-) -> ApiResult<Cow<'a, Value>> {
+async fn view<'a>(request: &AdmissionRequest<'_>, found: &Match<'_>, object: &'a Value) -> ApiResult<Cow<'a, Value>> {
     in_version(request, found.other.as_deref(), object).await
 }
 

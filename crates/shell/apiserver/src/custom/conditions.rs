@@ -28,6 +28,7 @@ impl Taken {
 /// The status that a definition should have; the same where nothing is to be done.
 pub fn plan(definition: &Value, taken: &Taken, now: &str) -> Value {
     let mut status = definition["status"].clone();
+    approval(definition, &mut status, now);
     let wanted = &definition["spec"]["names"];
     if status["acceptedNames"] == *wanted && is_true(&status, "Established") {
         return status;
@@ -65,6 +66,25 @@ pub fn plan(definition: &Value, taken: &Taken, now: &str) -> Value {
         put(&mut status, "Established", "True", "InitialNamesAccepted", message, now);
     }
     status
+}
+
+/// What the annotation says about the approval that groups of the Kubernetes community need.
+fn approval(definition: &Value, status: &mut Value, now: &str) {
+    const KIND: &str = "KubernetesAPIApprovalPolicyConformant";
+    let group = text(definition, "/spec/group");
+    if !["k8s.io", "kubernetes.io"].iter().any(|own| group == *own || group.ends_with(&format!(".{own}"))) {
+        return;
+    }
+    let given = text(definition, "/metadata/annotations/api-approved.kubernetes.io");
+    let (value, reason, message) = if given.starts_with("unapproved") {
+        ("False", "UnapprovedAnnotation", format!("not approved: {given:?}"))
+    } else {
+        ("True", "ApprovedAnnotation", format!("approved in {given}"))
+    };
+    let same = condition(status, KIND).is_some_and(|known| known["message"] == message.as_str());
+    if !same {
+        put(status, KIND, value, reason, &message, now);
+    }
 }
 
 /// Names that somebody else holds, each as a complaint; names that are already ours are fine.

@@ -60,7 +60,9 @@ impl Converter {
         for ((at, old), mut new) in places.into_iter().zip(&objects).zip(converted) {
             let found = new["apiVersion"].as_str().unwrap_or_default();
             if found != version {
-                return Err(self.invalid(&from, &format!("returned apiVersion {found} at index {at}, expected {version}")));
+                return Err(
+                    self.invalid(&from, &format!("returned apiVersion {found} at index {at}, expected {version}"))
+                );
             }
             restore_metadata(old, &mut new).map_err(|why| self.invalid(&from, &why))?;
             values[at] = new;
@@ -98,7 +100,9 @@ impl Converter {
 
     fn invalid(&self, from: &str, why: &str) -> Box<Status> {
         let kind = &self.kind;
-        Status::internal_as_is(format!("conversion webhook for {from}, Kind={kind} returned invalid converted object: {why}"))
+        Status::internal_as_is(format!(
+            "conversion webhook for {from}, Kind={kind} returned invalid converted object: {why}"
+        ))
     }
 }
 

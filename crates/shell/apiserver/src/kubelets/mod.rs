@@ -24,9 +24,9 @@ use crate::connect::Connector;
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 
-pub(crate) use proxy::endpoints;
 pub use proxy::target_name;
 pub use usage::{NodeMetrics, PodMetrics};
+pub(crate) use proxy::{endpoints, unverified_like};
 
 /// A node or pod that does not take a connection within this is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);

@@ -179,6 +179,14 @@ pub(super) fn unverified(like: &ClientConfig) -> Result<ClientConfig, rustls::Er
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))).with_no_client_auth())
 }
 
+/// The same, still showing its own certificate.
+pub(crate) fn unverified_like(like: &ClientConfig) -> ClientConfig {
+    let mut config = like.clone();
+    let provider = like.crypto_provider().clone();
+    config.dangerous().set_certificate_verifier(Arc::new(Anyone(provider)));
+    config
+}
+
 /// Accepts every certificate; signatures are still checked.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);

@@ -3,7 +3,7 @@
 mod binding;
 mod eviction;
 mod parts;
-mod scale;
+pub mod scale;
 
 use access::User;
 use async_trait::async_trait;
@@ -11,13 +11,14 @@ use http::{Request, Response, StatusCode};
 use meta::{ApiResult, Status};
 use serde_json::{Value, json};
 
+use crate::admission::chain;
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::codec;
 use crate::engine::Engine;
 use crate::info::RequestInfo;
 use crate::route::method_not_allowed;
-use crate::verbs::{list, patch, update};
+use crate::verbs::{create, list, patch, update};
 
 pub use parts::taken;
 
@@ -35,7 +36,8 @@ pub trait VirtualResource: Send + Sync + 'static {
 pub async fn answer(call: &Call<'_>, request: Request<Body>) -> ApiResult<Response<Body>> {
     let (subresource, verb) = (call.info.subresource.as_str(), call.info.verb.as_str());
     if let Some(handler) = call.engine.virtual_resource(call.info).filter(|_| verb == "create") {
-        let (body, _) = read_body(call, request).await?;
+        let (mut body, options) = read_body(call, request).await?;
+        admit(call, &mut body, &options).await?;
         let answer = handler.create(call.engine, &call.user, call.info, body).await?;
         return call.output.value(StatusCode::CREATED, &answer);
     }
@@ -44,11 +46,13 @@ pub async fn answer(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respon
         ("scale", "update") => scale::update(call, request).await,
         ("scale", "patch") => scale::patch(call, request).await,
         ("binding", "create") => {
-            let (body, options) = read_body(call, request).await?;
+            let (mut body, options) = read_body(call, request).await?;
+            admit(call, &mut body, &options).await?;
             binding::bind(call, &call.info.name, &body, &options).await
         }
         ("eviction", "create") => {
-            let (body, options) = read_body(call, request).await?;
+            let (mut body, options) = read_body(call, request).await?;
+            admit(call, &mut body, &options).await?;
             eviction::evict(call, &body, &options).await
         }
         (name, "get") if name == "status" || taken(name).is_some() => list::get(call).await,
@@ -56,6 +60,12 @@ pub async fn answer(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respon
         (name, "patch") if name == "status" || taken(name).is_some() => patch::patch(call, request).await,
         _ => Err(method_not_allowed()),
     }
+}
+
+/// Shows what is not stored as it came to webhooks and policies.
+pub async fn admit(call: &Call<'_>, body: &mut Value, options: &WriteOptions) -> ApiResult<()> {
+    let request = create::admission(call, &call.info.name, options, None);
+    chain::outside(&request, body).await
 }
 
 /// Answers a create of a kind that is never stored.
@@ -67,6 +77,8 @@ pub async fn create_only(call: &Call<'_>, body: Value, options: &WriteOptions) -
         let info =
             RequestInfo { name, resource: "pods".to_owned(), subresource: "binding".to_owned(), ..call.info.clone() };
         let call = Call { served: pods, info: &info, user: call.user.clone(), output: call.output.clone(), ..*call };
+        let mut body = body;
+        admit(&call, &mut body, options).await?;
         return binding::bind(&call, &info.name, &body, options).await;
     }
     Err(method_not_allowed())

@@ -54,7 +54,7 @@ fn paths(served: &Served) -> (String, String, Option<String>) {
 }
 
 /// A workload as a Scale.
-fn view(served: &Served, object: &Value) -> Value {
+pub fn view(served: &Served, object: &Value) -> Value {
     let (spec, status, selector) = paths(served);
     let number = |path: &str| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
     let mut meta = Map::new();
@@ -98,7 +98,7 @@ fn selector_text(selector: &Value) -> String {
 }
 
 /// The workload with the replicas of a Scale.
-fn scaled(served: &Served, old: &Value, scale: &Value) -> ApiResult<Value> {
+pub fn scaled(served: &Served, old: &Value, scale: &Value) -> ApiResult<Value> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     let name = metadata::text(old, "name");
     if replicas < 0 {

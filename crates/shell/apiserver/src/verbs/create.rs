@@ -20,7 +20,9 @@ pub async fn create(call: &Call<'_>, request: Request<Body>) -> ApiResult<Respon
     let bytes = body::read(body).await?;
     let decoded = codec::decode(call.served, &parts.headers, &bytes, options.field_validation)?;
     if let Some(handler) = call.engine.virtual_resource(call.info) {
-        let answer = handler.create(call.engine, &call.user, call.info, decoded.value).await?;
+        let mut body = decoded.value;
+        subresources::admit(call, &mut body, &options).await?;
+        let answer = handler.create(call.engine, &call.user, call.info, body).await?;
         return call.output.object(call.served, call.query, StatusCode::CREATED, &answer);
     }
     if call.served.kind.verbs == kinds::Verbs::CreateOnly {

@@ -5,14 +5,15 @@ use meta::{ApiResult, Status};
 use serde_json::Value;
 
 use super::create::admission;
-use crate::admission::chain;
 use super::{create, delete, managers, metadata, metadata_rules};
+use crate::admission::chain;
 use crate::body::{self, Body};
 use crate::call::{Call, WriteOptions};
 use crate::engine::{Stored, set_revision};
 use crate::limits::WRITE_RETRIES_MAX;
 use crate::registry::Served;
 use crate::route::method_not_allowed;
+use crate::subresources::scale;
 use crate::{codec, convert, subresources, warnings};
 
 /// Which part of the object a write may change.
@@ -113,8 +114,21 @@ async fn attempt(
         Part::Status => new = only_status(served, new, old),
         Part::Taken(take) => new = take(old, &new)?,
     }
-    let request = admission(call, name, options, Some(old));
-    chain::mutate(&request, &mut new).await?;
+    // Whoever judges a write of the scale sees a Scale.
+    let scales = (call.info.subresource == "scale").then(|| (scale::view(served, &new), scale::view(served, old)));
+    let request = admission(call, name, options, Some(scales.as_ref().map_or(old, |(_, old)| old)));
+    let shown = match &scales {
+        None => {
+            chain::mutate(&request, &mut new).await?;
+            None
+        }
+        Some((scale, _)) => {
+            let mut scale = scale.clone();
+            chain::mutate(&request, &mut scale).await?;
+            new = scale::scaled(served, &new, &scale)?;
+            Some(scale)
+        }
+    };
     if matches!(part, Part::Main) {
         (served.kind.prepare_update)(&mut new, old);
     }
@@ -130,7 +144,7 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Status::invalid(&served.kind.group, &served.kind.kind, name, &errors));
     }
-    chain::validate(&request, Some(&new)).await?;
+    chain::validate(&request, Some(shown.as_ref().unwrap_or(&new))).await?;
     if !options.applied {
         managers::record(call, options, Some(old), &mut new);
     }

@@ -86,7 +86,8 @@ impl Hook {
                             Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(answer.to_string()))))
                         }
                     });
-                    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+                    let _ =
+                        auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         }));

@@ -1,7 +1,7 @@
 //! What a binding adds to a policy: a narrower choice of requests, and parameters.
 
-use meta::{ApiResult, GroupResource};
 use meta::labels::Selector;
+use meta::{ApiResult, GroupResource};
 use serde_json::Value;
 
 use super::super::AdmissionRequest;
@@ -53,11 +53,7 @@ impl Binding {
     ///
     /// # Errors
     /// What is wrong with the reference, in upstream's words.
-    pub async fn params(
-        &self,
-        kind: Option<&ParamKind>,
-        request: &AdmissionRequest<'_>,
-    ) -> Result<Vec<Value>, String> {
+    pub async fn params(&self, kind: Option<&ParamKind>, request: &AdmissionRequest<'_>) -> Result<Vec<Value>, String> {
         let Some(kind) = kind.filter(|_| self.param_ref.is_object()) else { return Ok(vec![Value::Null]) };
         let registry = request.engine.registry();
         let (group, version) = kind.api_version.split_once('/').unwrap_or(("", &kind.api_version));

@@ -92,7 +92,18 @@ impl MutatingPolicies {
         if matching::is_exempt(&request.served.kind.group, &request.served.kind.plural) {
             return Ok(());
         }
-        for policy in list.1.iter().filter(|policy| pass == MutatingPass::First || policy.reinvoked) {
+        // Boxed, so that writes which no policy is about stay small.
+        Box::pin(self.mutate_by(&list.1, request, object, pass)).await
+    }
+
+    async fn mutate_by(
+        &self,
+        policies: &[Policy],
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        pass: MutatingPass,
+    ) -> ApiResult<()> {
+        for policy in policies.iter().filter(|policy| pass == MutatingPass::First || policy.reinvoked) {
             let Some(version) = policy.constraints.matches(request, Some(object))? else { continue };
             for binding in &policy.bindings {
                 if !binding.matches(request, Some(object))? {
@@ -201,7 +212,5 @@ fn changed(served: &Served, mut object: Value, change: Change) -> Result<Value, 
             merged
         }
     };
-    codec::check(served, changed, FieldValidation::Ignore)
-        .map(|decoded| decoded.value)
-        .map_err(|status| status.message)
+    codec::check(served, changed, FieldValidation::Ignore).map(|decoded| decoded.value).map_err(|status| status.message)
 }

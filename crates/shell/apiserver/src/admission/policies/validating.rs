@@ -89,8 +89,18 @@ impl ValidatingPolicies {
         if matching::is_exempt(&request.served.kind.group, &request.served.kind.plural) {
             return Ok(());
         }
+        // Boxed, so that writes which no policy is about stay small.
+        Box::pin(self.validate_by(&list.1, request, object)).await
+    }
+
+    async fn validate_by(
+        &self,
+        policies: &[Policy],
+        request: &AdmissionRequest<'_>,
+        object: Option<&Value>,
+    ) -> ApiResult<()> {
         let mut denied: Option<Box<Status>> = None;
-        for policy in &list.1 {
+        for policy in policies {
             let Some(version) = policy.constraints.matches(request, object)? else { continue };
             for binding in &policy.bindings {
                 if !binding.matches(request, object)? {
@@ -108,7 +118,9 @@ impl ValidatingPolicies {
                 for finding in found {
                     for action in &binding.actions {
                         match action.as_str() {
-                            "Deny" => denied = denied.or_else(|| Some(refusal(request, object, policy, binding, &finding))),
+                            "Deny" => {
+                                denied = denied.or_else(|| Some(refusal(request, object, policy, binding, &finding)))
+                            }
                             "Warn" => warnings::add(&format!(
                                 "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
                                 policy.name, binding.name, finding.message
@@ -166,13 +178,18 @@ fn judge(policy: &Policy, facts: &Facts<'_>, params: &Value) -> Vec<Finding> {
             Err(why) => Err(why.clone()),
         };
         if vars.cost() > POLICY_COST_MAX {
-            found.extend(failed("validation failed due to running out of cost budget, no further validation rules will be run".to_owned()));
+            found.extend(failed(
+                "validation failed due to running out of cost budget, no further validation rules will be run"
+                    .to_owned(),
+            ));
             break;
         }
         match answer {
             Ok(answer) if answer.as_bool() == Some(true) => {}
             Ok(_) => found.push(Finding { message: message(validation, &vars), reason: validation.reason.clone() }),
-            Err(why) => found.extend(failed(format!("expression '{}' resulted in error: {why}", validation.expression))),
+            Err(why) => {
+                found.extend(failed(format!("expression '{}' resulted in error: {why}", validation.expression)))
+            }
         }
     }
     found
