@@ -210,7 +210,7 @@ async fn expressions_judge_a_value_and_what_it_was() {
         "x-kubernetes-validations": [
             {"rule": "self.min <= self.max", "messageExpression": "'min ' + string(self.min) + ' is above max'", "fieldPath": ".min"},
             {"rule": "self.min >= oldSelf.min", "message": "min may not shrink", "reason": "FieldValueForbidden"}],
-        "properties": {"min": {"type": "integer"}, "max": {"type": "integer", "default": 5},
+        "properties": {"color": {"type": "string"}, "min": {"type": "integer"}, "max": {"type": "integer", "default": 5},
             "names": {"type": "array", "maxItems": 9, "items": {"type": "string", "maxLength": 9,
                 "x-kubernetes-validations": [{"rule": "self.startsWith('n')"}]}}}}}});
     define(&test, widgets(schema.clone())).await;
