@@ -1,12 +1,12 @@
 //! The door between validation and storage where policies look at a write and may change or refuse it.
 
-pub mod limit_ranger;
 pub mod chain;
 pub mod expressions;
+pub mod limit_ranger;
 pub mod pod_security;
 pub mod pods;
-pub mod quota;
 pub mod policies;
+pub mod quota;
 pub mod service;
 pub mod webhooks;
 

@@ -16,8 +16,7 @@ use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 use crate::kubelets::target_name;
 use crate::verbs::{create, delete, list, patch, update, watch};
-use crate::{computed, output, pages};
-use crate::{aggregation, output, pages};
+use crate::{aggregation, computed, output, pages};
 
 pub async fn route(
     engine: &Arc<Engine>,

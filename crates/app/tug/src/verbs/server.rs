@@ -216,7 +216,6 @@ async fn start_api(
     let kubelets = Arc::new(Kubelets::new(kubelet_tls)?);
     config.computed = vec![Arc::new(NodeMetrics(kubelets.clone())), Arc::new(PodMetrics(kubelets.clone()))];
     config.connector = Some(kubelets);
-    config.connector = Some(Arc::new(Kubelets::new(kubelet_tls)?));
     config.front_proxy = Some(pki.front_proxy_client.clone());
     config.bootstrap.push(extension_authentication(pki));
     config.bootstrap.extend(node::bootstrap_objects(cluster));

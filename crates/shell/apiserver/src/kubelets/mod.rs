@@ -25,8 +25,8 @@ use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 
 pub use proxy::target_name;
-pub use usage::{NodeMetrics, PodMetrics};
 pub(crate) use proxy::{endpoints, unverified_like};
+pub use usage::{NodeMetrics, PodMetrics};
 
 /// A node or pod that does not take a connection within this is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
