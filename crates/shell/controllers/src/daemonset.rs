@@ -3,21 +3,21 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use client::{Cached, Informer, ObjectKey, Queue};
+use client::{Cached, Informer, ObjectKey};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::Node;
 use reconcile::PodView;
 use reconcile::conditions::seconds;
 use reconcile::daemonset::{FailedPods, history, on_name_taken, plan, status};
-use reconcile::ownership::selector_of;
 use reconcile::plan::{CONTROLLER_REVISIONS, DAEMON_SETS, PODS};
 use reconcile::revisions::Revision;
 
 use crate::apply::Writer;
-use crate::revisions::{candidates, record, wake_owner};
+use crate::pods_of::{candidates, wake_sets};
+use crate::revisions::{self, record, wake_owner};
 use crate::runner::{Context, Outcome};
-use crate::sources::{BY_OWNER, ControllerRevisions, DaemonSets, Nodes, ORPHANS, Pods};
+use crate::sources::{ControllerRevisions, DaemonSets, Nodes, Pods};
 
 const NAME: &str = "daemon-set-controller";
 /// The component that its events name.
@@ -44,12 +44,7 @@ pub(crate) fn start(context: &Context) {
             wake.add(set.key.clone());
         }
     });
-    let (wake, known) = (queue.clone(), sets.clone());
-    pods.subscribe(move |change| {
-        for pod in change.sides() {
-            wake_set_of(&wake, &known, pod);
-        }
-    });
+    wake_sets(&pods, &sets, DAEMON_SETS, &queue);
     let (wake, known) = (queue.clone(), sets.clone());
     nodes.subscribe(move |change| {
         if change.old.as_ref().map(|node| placing(node)) != change.new.as_ref().map(|node| placing(node)) {
@@ -79,38 +74,22 @@ fn placing(node: &Node) -> impl PartialEq + use<> {
     (node.metadata.labels.clone(), node.spec.as_ref().and_then(|spec| spec.taints.clone()))
 }
 
-/// An owned pod wakes its set; an orphan wakes every set that could adopt it.
-fn wake_set_of(queue: &Queue<ObjectKey>, sets: &Informer<Arc<DaemonSet>>, pod: &Cached<Arc<PodView>>) {
-    match &pod.controller {
-        Some(owner) if owner.kind == DAEMON_SETS.kind => queue.add(ObjectKey::new(&pod.key.namespace, &owner.name)),
-        Some(_) => {}
-        None => {
-            for set in sets.list_namespace(&pod.key.namespace) {
-                let selector = set.spec.as_ref().and_then(|spec| selector_of(&spec.selector));
-                if selector.is_some_and(|selector| selector.matches(&pod.labels)) {
-                    queue.add(set.key.clone());
-                }
-            }
-        }
-    }
-}
-
 impl Controller {
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let Some(set) = self.sets.get_key(key) else { return Ok(None) };
-        let recorded = history(&set, &self.revisions_of(&set), &self.pods_of(&set));
+        let recorded = history(&set, &self.revisions_of(&set), &candidates(&self.pods, &set));
         let collision = |live: &ControllerRevision| on_name_taken(&set, live);
         record(&self.writer, &self.client, (DAEMON_SETS, key), &recorded, collision).await?;
         let now = seconds(Timestamp::now()).0;
         let nodes: Vec<Arc<Node>> = self.nodes.list().iter().map(|node| node.view.clone()).collect();
         let mut wanted = {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            plan(&set, &self.revisions_of(&set), &self.pods_of(&set), &nodes, &mut failed, now)
+            plan(&set, &self.revisions_of(&set), &candidates(&self.pods, &set), &nodes, &mut failed, now)
         };
         let applied = self.writer.apply(&wanted).await;
         // What was just written is in the cache by now, so the status counts it.
         let Some(set) = self.sets.get_key(key) else { return Ok(None) };
-        let report = status(&set, &self.revisions_of(&set), &self.pods_of(&set), &nodes, now);
+        let report = status(&set, &self.revisions_of(&set), &candidates(&self.pods, &set), &nodes, now);
         let reported = self.writer.apply(&report).await;
         applied?;
         reported?;
@@ -121,13 +100,6 @@ impl Controller {
     }
 
     fn revisions_of(&self, set: &Cached<Arc<DaemonSet>>) -> Vec<Revision> {
-        candidates(&self.revisions, &set.uid, &set.key.namespace)
-    }
-
-    /// Pods this set owns, and those of its namespace that nobody controls.
-    fn pods_of(&self, set: &Cached<Arc<DaemonSet>>) -> Vec<Arc<PodView>> {
-        let owned = self.pods.by_index(BY_OWNER, &set.uid);
-        let orphans = self.pods.by_index(ORPHANS, &set.key.namespace);
-        owned.iter().chain(&orphans).map(|pod| pod.view.clone()).collect()
+        revisions::candidates(&self.revisions, &set.uid, &set.key.namespace)
     }
 }

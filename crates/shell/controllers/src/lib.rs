@@ -14,6 +14,7 @@ mod namespace;
 mod namespaces;
 mod node_lifecycle;
 mod pod_cidr;
+mod pods_of;
 mod replicaset;
 mod resource_quota;
 mod revisions;

@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use client::{ApiErrorExt, Cached, Informer, ObjectKey, Queue, Source};
+use client::{ApiErrorExt, Cached, Informer, ObjectKey, Source};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use reconcile::PodView;
 use reconcile::conditions::seconds;
-use reconcile::ownership::selector_of;
 use reconcile::plan::{PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, Resource};
 use reconcile::replicaset::{plan, status};
 
 use crate::apply::{ApplyError, Writer};
+use crate::pods_of::{candidates, wake_sets};
 use crate::runner::{Context, Outcome};
-use crate::sources::{BY_OWNER, ORPHANS, Pods, ReplicaSets, ReplicationControllers};
+use crate::sources::{BY_OWNER, Pods, ReplicaSets, ReplicationControllers};
 
 pub(crate) fn start_replica_sets(context: &Context) {
     start::<ReplicaSets>(context, "replicaset-controller", REPLICA_SETS);
@@ -40,12 +40,7 @@ fn start<S: Source<View = Arc<ReplicaSet>>>(context: &Context, name: &'static st
             wake.add(set.key.clone());
         }
     });
-    let (wake, known) = (queue.clone(), sets.clone());
-    pods.subscribe(move |change| {
-        for pod in change.sides() {
-            wake_set_of(&wake, resource, &known, pod);
-        }
-    });
+    wake_sets(&pods, &sets, resource, &queue);
     let writer = context.writer(name).track(PODS, &pods).track(resource, &sets);
     let controller = Arc::new(Controller { resource, sets, pods, writer });
     let caches = controller.clone();
@@ -59,31 +54,10 @@ fn start<S: Source<View = Arc<ReplicaSet>>>(context: &Context, name: &'static st
     });
 }
 
-/// An owned pod wakes its set; an orphan wakes every set that could adopt it.
-fn wake_set_of(
-    queue: &Queue<ObjectKey>,
-    resource: Resource,
-    sets: &Informer<Arc<ReplicaSet>>,
-    pod: &Cached<Arc<PodView>>,
-) {
-    match &pod.controller {
-        Some(owner) if owner.kind == resource.kind => queue.add(ObjectKey::new(&pod.key.namespace, &owner.name)),
-        Some(_) => {}
-        None => {
-            for set in sets.list_namespace(&pod.key.namespace) {
-                let selector = set.spec.as_ref().and_then(|spec| selector_of(&spec.selector));
-                if selector.is_some_and(|selector| selector.matches(&pod.labels)) {
-                    queue.add(set.key.clone());
-                }
-            }
-        }
-    }
-}
-
 impl Controller {
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let Some(set) = self.sets.get_key(key) else { return Ok(None) };
-        let pods = self.candidates(&set);
+        let pods = candidates(&self.pods, &set);
         let now = seconds(Timestamp::now()).0;
         let wanted = plan(self.resource, &set, &pods, &self.related(&set), now);
         let applied = self.writer.apply(&wanted).await;
@@ -96,20 +70,13 @@ impl Controller {
         // What was just written is in the cache by now, so the status counts it.
         if let (Some(set), false) = (self.sets.get_key(key), terminating) {
             let failure = failure.as_ref().map(|(reason, message)| (*reason, message.as_str()));
-            let report = status(self.resource, &set, &self.candidates(&set), failure, now);
+            let report = status(self.resource, &set, &candidates(&self.pods, &set), failure, now);
             self.writer.apply(&report).await?;
             applied?;
             return Ok(report.requeue_after);
         }
         applied?;
         Ok(None)
-    }
-
-    /// Pods this set owns, and those of its namespace that nobody controls.
-    fn candidates(&self, set: &Cached<Arc<ReplicaSet>>) -> Vec<Arc<PodView>> {
-        let owned = self.pods.by_index(BY_OWNER, &set.uid);
-        let orphans = self.pods.by_index(ORPHANS, &set.key.namespace);
-        owned.iter().chain(&orphans).map(|pod| pod.view.clone()).collect()
     }
 
     /// Active pods per node of all sets of this set's owner.

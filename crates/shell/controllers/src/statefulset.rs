@@ -3,20 +3,20 @@
 
 use std::sync::Arc;
 
-use client::{Cached, Informer, ObjectKey, Queue};
+use client::{Cached, Informer, ObjectKey};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use reconcile::PodView;
 use reconcile::conditions::seconds;
-use reconcile::ownership::selector_of;
 use reconcile::plan::{CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS};
 use reconcile::revisions::Revision;
 use reconcile::statefulset::{ClaimView, history, on_name_taken, plan, status};
 
 use crate::apply::Writer;
-use crate::revisions::{candidates, record, wake_owner};
+use crate::pods_of::{candidates, wake_sets};
+use crate::revisions::{self, record, wake_owner};
 use crate::runner::{Context, Outcome};
-use crate::sources::{BY_OWNER, Claims, ControllerRevisions, ORPHANS, Pods, StatefulSets};
+use crate::sources::{Claims, ControllerRevisions, Pods, StatefulSets};
 
 const NAME: &str = "statefulset-controller";
 
@@ -40,12 +40,7 @@ pub(crate) fn start(context: &Context) {
             wake.add(set.key.clone());
         }
     });
-    let (wake, known) = (queue.clone(), sets.clone());
-    pods.subscribe(move |change| {
-        for pod in change.sides() {
-            wake_set_of(&wake, &known, pod);
-        }
-    });
+    wake_sets(&pods, &sets, STATEFUL_SETS, &queue);
     let (wake, known) = (queue.clone(), sets.clone());
     claims.subscribe(move |change| {
         // A pod may wait for a claim to go, and a claim that goes too early is made again.
@@ -74,22 +69,6 @@ pub(crate) fn start(context: &Context) {
     });
 }
 
-/// An owned pod wakes its set; an orphan wakes every set that could adopt it.
-fn wake_set_of(queue: &Queue<ObjectKey>, sets: &Informer<Arc<StatefulSet>>, pod: &Cached<Arc<PodView>>) {
-    match &pod.controller {
-        Some(owner) if owner.kind == STATEFUL_SETS.kind => queue.add(ObjectKey::new(&pod.key.namespace, &owner.name)),
-        Some(_) => {}
-        None => {
-            for set in sets.list_namespace(&pod.key.namespace) {
-                let selector = set.spec.as_ref().and_then(|spec| selector_of(&spec.selector));
-                if selector.is_some_and(|selector| selector.matches(&pod.labels)) {
-                    queue.add(set.key.clone());
-                }
-            }
-        }
-    }
-}
-
 /// Whether a claim's name is `TEMPLATE-SET-ORDINAL` of this set.
 fn claims_of(set: &Cached<Arc<StatefulSet>>, claim: &str) -> bool {
     let templates = set.spec.as_ref().and_then(|spec| spec.volume_claim_templates.as_ref());
@@ -113,11 +92,11 @@ impl Controller {
             }
             _ => Vec::new(),
         };
-        let wanted = plan(&set, &self.revisions_of(&set), &self.pods_of(&set), &claims, now);
+        let wanted = plan(&set, &self.revisions_of(&set), &candidates(&self.pods, &set), &claims, now);
         let applied = self.writer.apply(&wanted).await;
         // What was just written is in the cache by now, so the status counts it.
         let Some(set) = self.sets.get_key(key) else { return Ok(None) };
-        let report = status(&set, &self.revisions_of(&set), &self.pods_of(&set), now);
+        let report = status(&set, &self.revisions_of(&set), &candidates(&self.pods, &set), now);
         let reported = self.writer.apply(&report).await;
         applied?;
         reported?;
@@ -125,13 +104,6 @@ impl Controller {
     }
 
     fn revisions_of(&self, set: &Cached<Arc<StatefulSet>>) -> Vec<Revision> {
-        candidates(&self.revisions, &set.uid, &set.key.namespace)
-    }
-
-    /// Pods this set owns, and those of its namespace that nobody controls.
-    fn pods_of(&self, set: &Cached<Arc<StatefulSet>>) -> Vec<Arc<PodView>> {
-        let owned = self.pods.by_index(BY_OWNER, &set.uid);
-        let orphans = self.pods.by_index(ORPHANS, &set.key.namespace);
-        owned.iter().chain(&orphans).map(|pod| pod.view.clone()).collect()
+        revisions::candidates(&self.revisions, &set.uid, &set.key.namespace)
     }
 }
