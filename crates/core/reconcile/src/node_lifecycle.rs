@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use serde_json::json;
 
 use crate::conditions::seconds;
@@ -282,6 +282,8 @@ pub fn collect_pods(pods: &[Arc<PodView>], absent: &[String], finished_max: usiz
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Toleration;
+
     use super::*;
 
     fn node(ready: &str, taints: serde_json::Value) -> Node {

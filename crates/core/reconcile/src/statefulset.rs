@@ -51,7 +51,8 @@ pub(crate) fn revisions_of(set: &StatefulSet, revisions: &[Revision]) -> (Vec<Re
 /// Records the template as a revision and adopts what the set has lost. To be applied before [`plan`] is asked.
 pub fn history(set: &StatefulSet, revisions: &[Revision]) -> Plan {
     let mut plan = Plan::default();
-    let Some(spec) = &set.spec else { return plan };
+    // A set on its way out loses its revisions to the garbage collector: nobody makes them again.
+    let Some(spec) = set.spec.as_ref().filter(|_| set.metadata.deletion_timestamp.is_none()) else { return plan };
     let (known, adoptions) = revisions_of(set, revisions);
     plan.steps.extend(adoptions.into_iter().map(Step::from));
     let owner = owner_of(set);

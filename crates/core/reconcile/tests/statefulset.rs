@@ -292,6 +292,7 @@ fn a_set_that_is_being_deleted_is_left_alone() {
     cluster.set["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     cluster.pods.pop();
     assert!(planned(&cluster).is_empty());
+    assert!(history(&cluster.set(), &[]).is_empty(), "its revisions go with it");
 }
 
 fn with_claims(policy: Value) -> Cluster {
