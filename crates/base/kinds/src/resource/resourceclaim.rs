@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::V1;
 use crate::columns;
-use crate::json::{has, list, set};
+use crate::json::{child, fill, fill_empty, has, items, list, set};
 use crate::kind::{Column, Kind};
 
 pub fn kind() -> Kind {
@@ -16,8 +16,25 @@ pub fn kind() -> Kind {
             columns::age(),
         ]
         .into(),
+        default: |o| child(o, "spec").into_iter().for_each(default_spec),
         prepare_create: |o| set(o, "status", json!({})),
         ..Kind::namespaced(V1, "ResourceClaim", "resourceclaims")
+    }
+}
+
+/// A request that does not say how many devices it wants wants one.
+pub fn default_spec(spec: &mut Value) {
+    let Some(devices) = child(spec, "devices") else { return };
+    for request in items(devices, "requests") {
+        child(request, "exactly").into_iter().for_each(default_request);
+        items(request, "firstAvailable").for_each(default_request);
+    }
+}
+
+fn default_request(request: &mut Value) {
+    fill(request, "allocationMode", "ExactCount");
+    if request["allocationMode"] == "ExactCount" {
+        fill_empty(request, "count", 1);
     }
 }
 
