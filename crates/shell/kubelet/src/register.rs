@@ -58,9 +58,10 @@ async fn build_status(node: &Node, old: &NodeStatus, now: Timestamp) -> NodeStat
         ("hugepages-1Gi", "0".into()),
         ("hugepages-2Mi", "0".into()),
     ]);
-    // what others added to the status (extended resources) stays
-    let keep = |own: BTreeMap<String, Quantity>, old: &Option<BTreeMap<String, Quantity>>| {
-        let mut all: BTreeMap<_, _> = old.clone().unwrap_or_default();
+    // What others added to the capacity (extended resources) stays, and all of it can be given to pods.
+    let added = old.capacity.clone().unwrap_or_default();
+    let with_added = |own: BTreeMap<String, Quantity>| {
+        let mut all = added.clone();
         all.extend(own);
         all
     };
@@ -71,8 +72,8 @@ async fn build_status(node: &Node, old: &NodeStatus, now: Timestamp) -> NodeStat
     let architecture = architecture();
     NodeStatus {
         addresses: Some(addresses),
-        capacity: Some(keep(capacity, &old.capacity)),
-        allocatable: Some(keep(allocatable, &old.allocatable)),
+        capacity: Some(with_added(capacity)),
+        allocatable: Some(with_added(allocatable)),
         conditions: Some(conditions(node, old, now).await),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(node.config.port) }),
@@ -246,7 +247,13 @@ async fn keep_status(node: Arc<Node>, stop: CancellationToken) {
                 ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
                 let fresh = written.as_ref().is_some_and(|(_, at)| now.duration_since(*at) < STATUS_EVERY);
                 if !fresh || essence(&status) != essence(&old) {
-                    let patch = json!({"status": status});
+                    let mut patch = json!({"status": status});
+                    // Resources that are no longer in the capacity go by name.
+                    for gone in old.allocatable.iter().flatten().map(|(name, _)| name) {
+                        if status.allocatable.as_ref().is_some_and(|now| !now.contains_key(gone)) {
+                            patch["status"]["allocatable"][gone] = serde_json::Value::Null;
+                        }
+                    }
                     let name = &node.config.node_name;
                     match nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
                         Ok(_) => written = Some((status, now)),
