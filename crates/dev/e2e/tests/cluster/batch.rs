@@ -14,13 +14,13 @@ fn template(script: &str) -> String {
       spec:
         restartPolicy: Never
         containers:
-        - {{name: c, image: {BUSYBOX}, imagePullPolicy: IfNotPresent, command: [sh, -c, '{script}']}}"
+        - {{name: c, image: {BUSYBOX}, imagePullPolicy: IfNotPresent, command: [/bin/busybox, sh, -c, '{script}']}}"
     )
 }
 
 pub fn jobs(cluster: &Cluster) -> Result<()> {
     let scope = Scope::new(cluster, "batch")?;
-    let indexed = template("echo \"$JOB_COMPLETION_INDEX on $(hostname)\"; test $JOB_COMPLETION_INDEX != 1");
+    let indexed = template("echo \"$JOB_COMPLETION_INDEX on $(/bin/busybox hostname)\"; /bin/busybox test $JOB_COMPLETION_INDEX != 1");
     scope.apply(&format!(
         "
 apiVersion: batch/v1
@@ -53,7 +53,7 @@ spec:
 
 fn cron_job(scope: &Scope<'_>) -> Result<()> {
     scope.fails("create cronjob bad --image i --schedule 61", &["expected exactly 5 fields, found 1: [61]"])?;
-    let template = template("date");
+    let template = template("/bin/busybox date");
     let template = template.replace('\n', "\n  ");
     scope.apply(&format!(
         "
