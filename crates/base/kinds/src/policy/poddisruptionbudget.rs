@@ -89,6 +89,18 @@ fn validate_status(new: &Value, _: &Value) -> FieldErrors {
     errors
 }
 
+const REASON: &str = "a condition reason must start with alphabetic character, optionally followed by a string of \
+    alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  \
+    or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is \
+    '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+
+fn is_reason(text: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.ends_with(word)
+        && text.chars().all(|c| word(c) || c == ',' || c == ':')
+}
+
 fn validate_condition(errors: &mut FieldErrors, condition: &Value, path: &FieldPath) {
     rules::name(errors, &path.child("type"), text(condition, "type"), names::qualified_name);
     let statuses = ["False", "True", "Unknown"];
@@ -101,6 +113,10 @@ fn validate_condition(errors: &mut FieldErrors, condition: &Value, path: &FieldP
     }
     rules::required(errors, condition, path, "lastTransitionTime");
     rules::required(errors, condition, path, "reason");
+    let reason = text(condition, "reason");
+    if !reason.is_empty() && !is_reason(reason) {
+        errors.push(FieldError::invalid(&path.child("reason"), reason, REASON));
+    }
     for (key, max) in [("reason", REASON_BYTES_MAX), ("message", MESSAGE_BYTES_MAX)] {
         if text(condition, key).len() > max {
             errors.push(FieldError::too_long(&path.child(key), max));
