@@ -46,6 +46,12 @@ pub fn needs_scale(budget: &PodDisruptionBudget) -> bool {
     })
 }
 
+/// Whether the status could not be known when it was last looked at.
+pub fn is_failed(budget: &PodDisruptionBudget) -> bool {
+    let conditions = budget.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == CONDITION && condition.reason == "SyncFailed")
+}
+
 /// The status due for what is observed now. `pods` are those that the budget selects.
 pub fn plan(budget: &PodDisruptionBudget, pods: &[Arc<PodView>], scale: &Scale, now: Timestamp) -> Plan {
     let (mut plan, about) = (Plan::default(), reference(DISRUPTION_BUDGETS, &budget.metadata));

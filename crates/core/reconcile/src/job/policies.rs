@@ -21,9 +21,9 @@ pub struct Verdict {
 
 /// What the first matching rule says; without one, the failure counts.
 pub fn judge(policy: Option<&PodFailurePolicy>, pod: &PodView) -> Verdict {
-    let facts = pod.job.as_deref().cloned().unwrap_or_default();
+    let facts = super::facts(pod);
     for (index, rule) in policy.iter().flat_map(|policy| &policy.rules).enumerate() {
-        let Some(why) = matched(rule, pod, &facts) else { continue };
+        let Some(why) = matched(rule, pod, facts) else { continue };
         match rule.action.as_str() {
             "Ignore" => return Verdict { ignored: true, ..Verdict::default() },
             "FailIndex" => return Verdict { fails_index: true, ..Verdict::default() },

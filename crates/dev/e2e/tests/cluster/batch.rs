@@ -20,7 +20,9 @@ fn template(script: &str) -> String {
 
 pub fn jobs(cluster: &Cluster) -> Result<()> {
     let scope = Scope::new(cluster, "batch")?;
-    let indexed = template("echo \"$JOB_COMPLETION_INDEX on $(/bin/busybox hostname)\"; /bin/busybox test $JOB_COMPLETION_INDEX != 1");
+    let indexed = template(
+        "echo \"$JOB_COMPLETION_INDEX on $(/bin/busybox hostname)\"; /bin/busybox test $JOB_COMPLETION_INDEX != 1",
+    );
     scope.apply(&format!(
         "
 apiVersion: batch/v1
