@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::runtime::{cri, label};
 use crate::sandbox;
 use crate::volumes::{self, Paths};
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, VolumeMount};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -132,6 +132,17 @@ fn refuse_root(inputs: &Inputs<'_>) -> Result<(), String> {
     }
 }
 
+/// The runtime's form of an AppArmor profile. A kernel without AppArmor has refused the pod before.
+fn app_armor(profile: &AppArmorProfile) -> cri::SecurityProfile {
+    use cri::security_profile::ProfileType;
+    let (kind, reference) = match profile.type_.as_str() {
+        "Localhost" => (ProfileType::Localhost, profile.localhost_profile.clone().unwrap_or_default()),
+        "Unconfined" => (ProfileType::Unconfined, String::new()),
+        _ => (ProfileType::RuntimeDefault, String::new()),
+    };
+    cri::SecurityProfile { profile_type: kind.into(), localhost_ref: reference }
+}
+
 /// The user that the pod names, else the image's, else root: a group alone would be refused by the runtime.
 fn user(named: Option<i64>, image: &cri::Image) -> (Option<i64>, String) {
     match (named, &image.uid) {
@@ -182,6 +193,7 @@ fn security(inputs: &Inputs<'_>) -> cri::LinuxContainerSecurityContext {
         masked_paths: paths(&PATH_MASKED),
         readonly_paths: paths(&PATH_READONLY),
         seccomp: Some(sandbox::seccomp(profile, &node.config.root_dir)),
+        apparmor: own.app_armor_profile.as_ref().or(of_pod.app_armor_profile.as_ref()).map(app_armor),
         ..Default::default()
     }
 }
