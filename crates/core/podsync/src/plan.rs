@@ -1,182 +1,15 @@
 //! The next runtime actions for a pod: sandbox first, init containers in order, then the rest; restarts and endings.
 
+use crate::action::{Action, KillReason, Plan};
+use crate::ending::{alive, begin_anew, end_pod, stop};
+use crate::restart::{crash_hold, deadline, is_past_deadline, may_restart, restarts, whole_restart};
 use crate::status::pod_is_finished;
-use crate::{Backoff, Container, ContainerKind, ContainerState, Memory, Observed, all_containers, grace_seconds};
-use crate::{ProbeKind, RESTARTING_ALL};
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container as Spec, ContainerRestartRule, Pod, PodSpec};
-
-/// The action of a restart rule that begins the whole pod anew.
-const RESTART_ALL: &str = "RestartAllContainers";
-
-/// Why a container is ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KillReason {
-    /// The pod is deleted, evicted, past its deadline or finished.
-    PodEnds,
-    /// A liveness or startup probe failed.
-    ProbeFailed {
-        /// Which one.
-        probe: ProbeKind,
-        /// Whether the container starts again.
-        restarts: bool,
-    },
-    /// Its sandbox is gone or unusable.
-    SandboxChanged,
-    /// Its image in the pod was changed.
-    SpecChanged,
-    /// Another container's restart rule asks for all of them to begin anew.
-    AllRestart,
-}
-
-impl KillReason {
-    /// The text of the `Killing` event.
-    pub fn message(&self, container: &str, init: bool) -> String {
-        match self {
-            Self::PodEnds | Self::SandboxChanged => format!("Stopping container {container}"),
-            Self::ProbeFailed { probe, .. } if init => {
-                format!("Init container {container} failed {} probe", probe.as_str().to_lowercase())
-            }
-            Self::ProbeFailed { probe, restarts } => {
-                let then = if *restarts { ", will be restarted" } else { "" };
-                format!("Container {container} failed {} probe{then}", probe.as_str().to_lowercase())
-            }
-            Self::SpecChanged if init => format!("Init container {container} definition changed"),
-            Self::SpecChanged => format!("Container {container} definition changed, will be restarted"),
-            Self::AllRestart => "killing".to_string(),
-        }
-    }
-}
-
-/// One thing to do in the runtime. Independent of each other; all may run at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Make a sandbox with this attempt number.
-    CreateSandbox { attempt: u32 },
-    /// Stop a sandbox (its network and namespaces go).
-    StopSandbox { id: String },
-    /// Remove a stopped sandbox that no container needs.
-    RemoveSandbox { id: String },
-    /// Create and start a container; `crash` is the restart delay to remember.
-    Start { name: String, kind: ContainerKind, attempt: u32, sandbox_id: String, crash: Option<Backoff> },
-    /// preStop hook, wait for the end of the containers in `after`, SIGTERM, SIGKILL `grace` seconds after the beginning.
-    Stop { id: String, name: String, reason: KillReason, grace: i64, after: Vec<String> },
-    /// Remove a dead container that is no longer the current or previous one, or all for a restart of the whole pod.
-    RemoveContainer { id: String, restart: Option<WholeRestart> },
-}
-
-/// A container goes because the whole pod begins anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WholeRestart {
-    /// Its name.
-    pub name: String,
-    /// The restart delay to remember, for the container that asked for this.
-    pub crash: Option<Backoff>,
-}
-
-/// What to do now and when to look again without an event.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Actions to start now.
-    pub actions: Vec<Action>,
-    /// Earliest moment at which time alone changes the plan.
-    pub wake_at: Option<Timestamp>,
-    /// Nothing of this pod is alive and nothing will be started any more.
-    pub ended: bool,
-}
-
-impl Plan {
-    fn wake(&mut self, at: Timestamp) {
-        self.wake_at = Some(self.wake_at.map_or(at, |old| old.min(at)));
-    }
-}
-
-/// What the container's own rules say about this exit code: `Restart` or `RestartAllContainers`.
-fn matching_rule(spec: &Spec, exit_code: i32) -> Option<&str> {
-    spec.restart_policy.as_ref()?;
-    let matches = |rule: &&ContainerRestartRule| {
-        let Some(codes) = &rule.exit_codes else { return false };
-        let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
-        match codes.operator.as_str() {
-            "In" => listed,
-            "NotIn" => !listed,
-            _ => false,
-        }
-    };
-    spec.restart_policy_rules.iter().flatten().find(matches).map(|rule| rule.action.as_str())
-}
-
-/// Whether a container that ended with this code is started again.
-pub(crate) fn should_restart(pod: &Pod, kind: ContainerKind, spec: &Spec, exit_code: i32) -> bool {
-    if kind == ContainerKind::Ephemeral {
-        return false;
-    }
-    if matches!(matching_rule(spec, exit_code), Some("Restart" | RESTART_ALL)) {
-        return true;
-    }
-    let own = spec.restart_policy.as_deref();
-    let policy = own.or(pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref())).unwrap_or("Always");
-    match (kind, policy) {
-        (ContainerKind::Sidecar, _) => true,
-        // an init container has to succeed once, so Always means until it does
-        (ContainerKind::Init, "Always") => exit_code != 0,
-        (_, "Always") => true,
-        (_, "OnFailure") => exit_code != 0,
-        _ => false,
-    }
-}
-
-/// Whether this ended container is started again: by its policy, or because the whole pod begins anew.
-pub(crate) fn restarts(pod: &Pod, kind: ContainerKind, spec: &Spec, ended: &Container) -> bool {
-    ended.reason == RESTARTING_ALL || should_restart(pod, kind, spec, ended.exit_code)
-}
-
-/// Whether a failure of the container can lead to its restart at all.
-fn may_restart(pod: &Pod, spec: &Spec) -> bool {
-    if spec.restart_policy_rules.iter().flatten().any(|rule| rule.action == "Restart") {
-        return true;
-    }
-    let policy = spec.restart_policy.as_deref().or(pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()));
-    policy != Some("Never")
-}
-
-/// The container of the current sandbox whose end asks for the whole pod to begin anew.
-pub(crate) fn whole_restart<'a>(pod: &Pod, observed: &'a Observed) -> Option<&'a Container> {
-    let sandbox = observed.sandbox()?;
-    all_containers(pod.spec.as_ref()?).find_map(|(_, spec)| {
-        let latest = observed.latest(&spec.name)?;
-        let asks = latest.state == ContainerState::Exited
-            && latest.sandbox_id == sandbox.id
-            && matching_rule(spec, latest.exit_code) == Some(RESTART_ALL);
-        asks.then_some(latest)
-    })
-}
-
-/// Whether some container has a rule that can restart the whole pod.
-pub(crate) fn may_restart_whole(spec: &PodSpec) -> bool {
-    all_containers(spec).any(|(_, c)| c.restart_policy_rules.iter().flatten().any(|rule| rule.action == RESTART_ALL))
-}
-
-/// Moment at which the pod's `activeDeadlineSeconds` ends it.
-pub(crate) fn deadline(pod: &Pod) -> Option<Timestamp> {
-    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
-    let start = pod.status.as_ref()?.start_time.as_ref()?.0;
-    start.checked_add(SignedDuration::from_secs(seconds)).ok()
-}
-
-/// What a pod past its `activeDeadlineSeconds` is told.
-pub const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
-
-/// Whether the pod's `activeDeadlineSeconds` are over.
-pub fn is_past_deadline(pod: &Pod, now: Timestamp) -> bool {
-    deadline(pod).is_some_and(|at| now >= at)
-}
-
-/// When a container that ended may start again, if not at once.
-pub(crate) fn crash_hold(memory: &Memory, container: &Container) -> Option<Timestamp> {
-    let failed = container.finished.unwrap_or(container.created);
-    Backoff::not_before(memory.crash.get(&container.name).copied(), failed)
-}
+use crate::{
+    Backoff, Container, ContainerKind, ContainerState, Memory, Observed, ProbeKind, RESTARTING_ALL, all_containers,
+    grace_seconds,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 
 /// Decides what to do for `pod`. Running it twice on the same input gives the same plan.
 pub fn plan(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
@@ -218,39 +51,6 @@ fn api_phase_is_terminal(pod: &Pod) -> bool {
     matches!(phase, Some("Failed" | "Succeeded"))
 }
 
-/// Ends and removes all containers of the sandbox; the one that asked for it goes last, so that a restart of the node agent
-/// finds it and goes on.
-fn begin_anew(observed: &Observed, memory: &Memory, cause: &Container, now: Timestamp, plan: &mut Plan) {
-    if let Some(at) = crash_hold(memory, cause).filter(|at| *at > now) {
-        plan.wake(at);
-        return;
-    }
-    plan.actions.retain(|action| !matches!(action, Action::RemoveContainer { .. }));
-    let living: Vec<&Container> = observed.containers.iter().filter(|c| alive(c)).collect();
-    for container in &living {
-        stop(container, KillReason::AllRestart, 0, memory, plan);
-    }
-    if !living.is_empty() || !memory.starting.is_empty() {
-        return;
-    }
-    let here: Vec<&Container> = observed.containers.iter().filter(|c| !c.sandbox_id.is_empty()).collect();
-    let others = here.iter().filter(|c| c.id != cause.id);
-    let mut due: Vec<(&Container, Option<Backoff>)> = others.map(|c| (*c, None)).collect();
-    if due.is_empty() {
-        let failed = cause.finished.unwrap_or(cause.created);
-        due.push((cause, Some(Backoff::next(memory.crash.get(&cause.name).copied(), failed, now))));
-    }
-    for (container, crash) in due.into_iter().filter(|(c, _)| !memory.stopping.contains(&c.id)) {
-        let restart = Some(WholeRestart { name: container.name.clone(), crash });
-        plan.actions.push(Action::RemoveContainer { id: container.id.clone(), restart });
-    }
-}
-
-/// Something that has to be stopped. A container that was made and never started holds no process.
-fn alive(container: &Container) -> bool {
-    matches!(container.state, ContainerState::Running | ContainerState::Unknown)
-}
-
 /// Keeps the current and the previous container of each name.
 fn remove_leftovers(observed: &Observed, memory: &Memory, plan: &mut Plan) {
     let mut names: Vec<&str> = observed.containers.iter().map(|c| c.name.as_str()).collect();
@@ -271,49 +71,6 @@ fn remove_leftovers(observed: &Observed, memory: &Memory, plan: &mut Plan) {
         if Some(sandbox.id.as_str()) != newest && !used && !memory.stopping.contains(&sandbox.id) {
             plan.actions.push(Action::RemoveSandbox { id: sandbox.id.clone() });
         }
-    }
-}
-
-/// Ends all containers at once; a sidecar gets its SIGTERM after the main containers and the sidecars behind it have ended.
-/// The sandbox goes last.
-fn end_pod(pod: &Pod, observed: &Observed, memory: &Memory, plan: &mut Plan) {
-    plan.wake_at = None;
-    let Some(spec) = &pod.spec else { return };
-    let place = |name: &str| spec.init_containers.iter().flatten().position(|c| c.name == name && crate::is_sidecar(c));
-    let living: Vec<(&Container, Option<usize>)> =
-        observed.containers.iter().filter(|c| alive(c)).map(|c| (c, place(&c.name))).collect();
-    // a start under way will show up as a container or as a failure; wait for it before the sandbox goes
-    let waiting = !memory.starting.is_empty() || !living.is_empty();
-    for (container, own) in &living {
-        if memory.stopping.contains(&container.id) {
-            continue;
-        }
-        let before = living.iter().filter(|(_, other)| own.is_some() && (other.is_none() || other > own));
-        plan.actions.push(Action::Stop {
-            id: container.id.clone(),
-            name: container.name.clone(),
-            reason: KillReason::PodEnds,
-            grace: memory.grace.unwrap_or_else(|| grace_seconds(pod)),
-            after: before.map(|(c, _)| c.id.clone()).collect(),
-        });
-    }
-    if waiting {
-        return;
-    }
-    let mut left = false;
-    for sandbox in observed.sandboxes.iter().filter(|s| s.ready) {
-        left = true;
-        if !memory.stopping.contains(&sandbox.id) {
-            plan.actions.push(Action::StopSandbox { id: sandbox.id.clone() });
-        }
-    }
-    plan.ended = !left && memory.stopping.is_empty();
-}
-
-fn stop(container: &Container, reason: KillReason, grace: i64, memory: &Memory, plan: &mut Plan) {
-    if !memory.stopping.contains(&container.id) {
-        let (id, name) = (container.id.clone(), container.name.clone());
-        plan.actions.push(Action::Stop { id, name, reason, grace, after: Vec::new() });
     }
 }
 

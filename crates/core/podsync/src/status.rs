@@ -1,19 +1,12 @@
 //! The status of a pod: phase, conditions, addresses and container statuses.
 
-use crate::plan::{DEADLINE_MESSAGE, is_past_deadline, may_restart_whole, restarts, should_restart, whole_restart};
+use crate::conditions;
+use crate::restart::{DEADLINE_MESSAGE, is_past_deadline, restarts, should_restart};
 use crate::status_container::container_status;
 use crate::{ContainerKind, ContainerState, Memory, Observed, RESTARTING_ALL, Waiting, all_containers, qos_class};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    Container, ContainerStateTerminated, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
-};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
-/// The condition of a pod whose containers do not all run with the resources it asks for.
-const RESIZING: &str = "PodResizeInProgress";
-
-/// The condition of a pod with a rule that restarts all its containers.
-const RESTARTING: &str = "AllContainersRestarting";
 
 /// Facts of the node that every pod status repeats.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +91,7 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
     status.observed_generation = pod.metadata.generation;
     addresses(&mut status, pod, observed, pins);
     let resizing = !crate::resizes(pod, observed, memory).is_empty();
-    conditions(&mut status, pod, observed, memory, resizing, now);
+    conditions::set(&mut status, pod, observed, memory, resizing, now);
     status
 }
 
@@ -151,7 +144,7 @@ fn starts_again(pod: &Pod, kind: ContainerKind, spec: &Container, ended: &Contai
 }
 
 /// Whether a main container has ever run, so that the pod cannot fall back to Pending.
-fn has_begun(main: &[ContainerStatus]) -> bool {
+pub(crate) fn has_begun(main: &[ContainerStatus]) -> bool {
     main.iter().any(|s| is_running(s) || ended(s).is_some())
 }
 
@@ -198,117 +191,4 @@ fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus]) -> &'sta
         () if stopped == succeeded => "Succeeded",
         () => "Failed",
     }
-}
-
-fn names(list: &[&ContainerStatus]) -> String {
-    list.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" ")
-}
-
-fn conditions(status: &mut PodStatus, pod: &Pod, observed: &Observed, memory: &Memory, resizing: bool, now: Timestamp) {
-    let Some(spec) = &pod.spec else { return };
-    let phase = status.phase.clone().unwrap_or_default();
-    let main = status.container_statuses.clone().unwrap_or_default();
-    let init = status.init_container_statuses.clone().unwrap_or_default();
-    let sandbox = observed.sandbox().is_some_and(|s| s.ready);
-
-    // who has been initialized stays so, whatever starts again later
-    let held = status.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
-    let began = held || has_begun(&main);
-    let pending_init: Vec<&ContainerStatus> = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .zip(&init)
-        .filter_map(|(c, s)| {
-            let complete = if crate::is_sidecar(c) { s.started == Some(true) } else { s.ready };
-            (!complete && !began).then_some(s)
-        })
-        .collect();
-    let initialized = match phase.as_str() {
-        "Succeeded" => (true, Some("PodCompleted"), None),
-        _ if pending_init.is_empty() => (true, None, None),
-        _ => {
-            let text = format!("containers with incomplete status: [{}]", names(&pending_init));
-            (false, Some("ContainersNotInitialized"), Some(text))
-        }
-    };
-
-    let sidecars =
-        spec.init_containers.iter().flatten().zip(&init).filter(|(c, _)| crate::is_sidecar(c)).map(|(_, s)| s);
-    let unready: Vec<&ContainerStatus> = sidecars.chain(&main).filter(|s| !s.ready).collect();
-    let containers = match phase.as_str() {
-        "Succeeded" => (false, Some("PodCompleted"), None),
-        "Failed" => (false, Some("PodFailed"), None),
-        _ if unready.is_empty() => (true, None, None),
-        _ => {
-            let text = format!("containers with unready status: [{}]", names(&unready));
-            (false, Some("ContainersNotReady"), Some(text))
-        }
-    };
-
-    let restarting = match phase.as_str() {
-        "Succeeded" => (false, Some("PodCompleted"), None),
-        "Failed" => (false, Some("PodFailed"), None),
-        _ if whole_restart(pod, observed).is_some() => {
-            (true, Some("RestartAllContainersStarted"), Some("container exited with restart policy rule".to_string()))
-        }
-        _ => (false, None, None),
-    };
-
-    let old = status.conditions.clone().unwrap_or_default();
-    let mut missing = Vec::new();
-    for gate in spec.readiness_gates.iter().flatten() {
-        let found = old.iter().find(|c| c.type_ == gate.condition_type);
-        match found {
-            None => missing.push(format!(
-                "corresponding condition of pod readiness gate \"{}\" does not exist.",
-                gate.condition_type
-            )),
-            Some(c) if c.status != "True" => missing.push(format!(
-                "the status of pod readiness gate \"{}\" is not \"True\", but {}",
-                gate.condition_type, c.status
-            )),
-            Some(_) => {}
-        }
-    }
-    let ready = match &containers {
-        (true, ..) if !missing.is_empty() => (false, Some("ReadinessGatesNotReady"), Some(missing.join(", "))),
-        other => other.clone(),
-    };
-
-    let generation = pod.metadata.generation;
-    let mut set = Vec::new();
-    let mut push = |kind: &str, (yes, reason, message): (bool, Option<&str>, Option<String>)| {
-        let value = if yes { "True" } else { "False" };
-        let before = old.iter().find(|c| c.type_ == kind);
-        let unchanged = before.filter(|c| c.status == value).and_then(|c| c.last_transition_time.clone());
-        set.push(PodCondition {
-            type_: kind.to_string(),
-            status: value.to_string(),
-            reason: reason.map(str::to_string),
-            message,
-            observed_generation: generation,
-            last_transition_time: unchanged.or_else(|| Timestamp::from_second(now.as_second()).ok().map(Time)),
-            ..Default::default()
-        });
-    };
-    push("PodReadyToStartContainers", (sandbox, None, None));
-    push("Initialized", initialized);
-    push("Ready", ready);
-    push("ContainersReady", containers);
-    push("PodScheduled", (true, None, None));
-    if let Some(message) = &memory.disruption {
-        push("DisruptionTarget", (true, Some("TerminationByKubelet"), Some(message.clone())));
-    }
-    if may_restart_whole(spec) {
-        push(RESTARTING, restarting);
-    }
-    if resizing {
-        push(RESIZING, (true, None, None));
-    }
-    let foreign =
-        old.into_iter().filter(|c| c.type_ != RESIZING && !set.iter().any(|s: &PodCondition| s.type_ == c.type_));
-    let foreign: Vec<PodCondition> = foreign.collect();
-    set.extend(foreign);
-    status.conditions = Some(set);
 }

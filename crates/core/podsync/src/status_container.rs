@@ -1,7 +1,7 @@
 //! The status of one container as the API shows it.
 
 use crate::RESTARTING_ALL;
-use crate::plan::{crash_hold, restarts};
+use crate::restart::{crash_hold, restarts};
 use crate::{Container, ContainerKind, ContainerState as Life, Memory, Observed};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{

@@ -79,6 +79,10 @@ fn pod_ips(pod: &Value) -> String {
 fn default(pod: &mut Value) {
     let Some(spec) = child(pod, "spec") else { return };
     default_pod_spec(spec);
+    // old clients say -1 for "at once"
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0) {
+        set(spec, "terminationGracePeriodSeconds", 1);
+    }
     default_requests(spec);
     fill(spec, "enableServiceLinks", true);
 }

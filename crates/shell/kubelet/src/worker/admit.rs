@@ -59,7 +59,8 @@ impl Worker {
     }
 }
 
-/// Whether a kubelet has taken the pod before.
+/// Whether a kubelet has decided about the pod before.
 fn has_begun(pod: &Pod) -> bool {
-    pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
+    let Some(status) = &pod.status else { return false };
+    status.start_time.is_some() || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
 }
