@@ -299,11 +299,14 @@ async fn renew(leases: &Api<Lease>, nodes: &Api<NodeObject>, name: &str) -> Resu
         ..Default::default()
     };
     let patch = json!({"spec": spec});
-    match leases.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        other => return other.map(drop),
+    let held = match leases.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => None,
+        other => Some(other?),
+    };
+    if held.as_ref().is_some_and(|lease| lease.metadata.owner_references.as_ref().is_some_and(|o| !o.is_empty())) {
+        return Ok(());
     }
-    // owned by the Node, so that the lease goes with it
+    // owned by the Node, so that the lease goes with it; the first lease may be older than the Node
     let owner = nodes.get_opt(name).await?.and_then(|n| n.metadata.uid).map(|uid| OwnerReference {
         api_version: "v1".into(),
         kind: "Node".into(),
@@ -311,6 +314,11 @@ async fn renew(leases: &Api<Lease>, nodes: &Api<NodeObject>, name: &str) -> Resu
         uid,
         ..Default::default()
     });
+    if held.is_some() {
+        let Some(owner) = owner else { return Ok(()) };
+        let patch = json!({"metadata": {"ownerReferences": [owner]}});
+        return leases.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop);
+    }
     let metadata = ObjectMeta {
         name: Some(name.to_string()),
         namespace: Some(LEASE_NAMESPACE.into()),

@@ -98,9 +98,9 @@ pub fn short(snapshot: &Snapshot) -> Value {
     let one = |sample: &Sample| {
         let cpu = sample.cpu_nano_cores?;
         let window = sample.window.as_secs_f64();
-        Some(
-            json!({"time": sample.at.to_string(), "window": window, "cpu": cpu, "memory": sample.usage.working_set_bytes}),
-        )
+        // times of the API are whole seconds
+        let time = Timestamp::from_second(sample.at.as_second()).unwrap_or(sample.at).to_string();
+        Some(json!({"time": time, "window": window, "cpu": cpu, "memory": sample.usage.working_set_bytes}))
     };
     let pod = |pod: &PodSample| {
         let containers: Option<BTreeMap<&str, Value>> =
