@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use client::{ApiErrorExt, Cached, Informer, ObjectKey};
+use client::{ApiErrorExt, Cached, Informer, ObjectKey, Queue};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -11,6 +11,7 @@ use reconcile::cronjob::{plan, until_next};
 use reconcile::plan::{CRON_JOBS, JOBS};
 
 use crate::apply::{ApplyError, Writer};
+use crate::clock::ClockChanges;
 use crate::runner::{Context, Outcome, ReconcileError};
 use crate::sources::{BY_OWNER, CronJobs, Jobs};
 
@@ -48,6 +49,7 @@ pub(crate) fn start(context: &Context) {
             }
         }
     });
+    watch_clock(context, &queue, &cron_jobs);
     let writer = context.writer(NAME).track(CRON_JOBS, &cron_jobs).track(JOBS, &jobs);
     let client = context.hub.client().clone();
     let controller = Arc::new(Controller { cron_jobs, jobs, writer, client, local });
@@ -59,6 +61,25 @@ pub(crate) fn start(context: &Context) {
     context.work(NAME, &queue, ready, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }
+    });
+}
+
+/// A schedule is waited for by the time that passes; when the clock jumps, another one may be due.
+fn watch_clock(context: &Context, queue: &Queue<ObjectKey>, cron_jobs: &Informer<Arc<CronJob>>) {
+    let (wake, known, stop) = (queue.clone(), cron_jobs.clone(), context.stop.clone());
+    context.spawn(async move {
+        let watch = async {
+            let changes = ClockChanges::new()?;
+            loop {
+                changes.next().await?;
+                tracing::info!("the machine's clock was set: schedules are looked at again");
+                known.list().iter().for_each(|cron_job| wake.add(cron_job.key.clone()));
+            }
+        };
+        let ended: Option<std::io::Result<()>> = stop.run_until_cancelled(watch).await;
+        if let Some(Err(error)) = ended {
+            tracing::warn!(%error, "changes of the clock are not noticed before a schedule is due");
+        }
     });
 }
 

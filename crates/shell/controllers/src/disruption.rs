@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::Request;
 use reconcile::PodView;
 use reconcile::conditions::seconds;
-use reconcile::disruption::{Scale, needs_scale, plan, scale_failed, selects, stale_disruption};
+use reconcile::disruption::{Scale, is_failed, needs_scale, plan, scale_failed, selects, stale_disruption};
 use reconcile::plan::{DISRUPTION_BUDGETS, PODS};
 
 use crate::apply::Writer;
@@ -56,12 +56,21 @@ pub(crate) fn start(context: &Context) {
             }
         }
     });
+    let sets = context.hub.informer::<ReplicaSets>();
+    let (wake, known) = (queue.clone(), budgets.clone());
+    sets.subscribe(move |change| {
+        let Some(set) = change.new.as_ref().filter(|_| change.old.is_none()) else { return };
+        // A pod may be seen before its controller is: what failed for that is tried again.
+        for budget in known.list_namespace(&set.key.namespace).iter().filter(|budget| is_failed(budget)) {
+            wake.add(budget.key.clone());
+        }
+    });
     let writer = context.writer("controllermanager").track(DISRUPTION_BUDGETS, &budgets);
     let controller = Arc::new(Controller {
         budgets,
         pods,
         deployments: context.hub.informer::<Deployments>(),
-        sets: context.hub.informer::<ReplicaSets>(),
+        sets,
         controllers: context.hub.informer::<ReplicationControllers>(),
         writer,
         client: context.hub.client().clone(),

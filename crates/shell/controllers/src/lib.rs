@@ -1,6 +1,7 @@
 //! Controllers: each watches, maps changes to keys, asks core/reconcile for a plan and applies it. Nothing else.
 
 mod apply;
+mod clock;
 mod cronjob;
 mod daemonset;
 mod deployment;
