@@ -125,8 +125,12 @@ fn terminal(scope: &Scope<'_>) -> Result<()> {
         scope.namespace
     );
     let mut command = scope.cluster.command("timeout");
-    let said =
-        command.args(["20", "script", "-qec", &format!("stty rows 33 cols 101; {exec}"), "/dev/null"]).output()?;
+    command.args(["20", "script", "-qec", &format!("stty rows 33 cols 101; {exec}"), "/dev/null"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    // Whoever sits at the terminal stays: the runtime takes a terminal away when its input ends.
+    let input = child.stdin.take();
+    let said = child.wait_with_output()?;
+    drop(input);
     contains(&String::from_utf8_lossy(&said.stdout), &["/dev/pts/", "33 101"])
 }
 
