@@ -121,7 +121,7 @@ pub fn to_the_api(cluster: &Cluster) -> Result<()> {
     api.refused(&[], "/api/v1/pods?continue=broken", 400, "BadRequest", &["continue"])?;
     scope.fails("apply -f /dev/null", &["no objects passed to apply"])?;
     let unknown = scope.apply("apiVersion: nonsense.example/v1\nkind: Thing\nmetadata: {name: x}\n");
-    contains(&format!("{:?}", unknown.err()), &["no matches for kind \\\"Thing\\\""])?;
+    contains(&format!("{:?}", unknown.err()), &["no matches for kind \"Thing\""])?;
     let typo = scope.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containres: []}\n");
     contains(&format!("{:?}", typo.err()), &["unknown field", "spec.containres"])?;
     selectors(&scope, &api)?;

@@ -103,7 +103,7 @@ pub fn quota(cluster: &Cluster) -> Result<()> {
         Ok(())
     })?;
     scope.field_becomes("deployment web", "{.status.readyReplicas}", "2")?;
-    ensure!(scope.field("quota small", "{.status.used['requests.cpu']}")? == "20m");
+    ensure!(scope.field("quota small", "{.status.used.requests\\.cpu}")? == "20m");
     scope.run("patch quota small --type=merge -p {\"spec\":{\"hard\":{\"pods\":\"5\"}}}")?;
     scope.field_becomes("deployment web", "{.status.readyReplicas}", "3")?;
     scope.field_becomes("deployment web", failure, "")?;
