@@ -110,12 +110,17 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.inner.wake.notify_one();
     }
 
-    /// Asks for the key again after a failure, later with each failure in a row.
+    /// Asks for the key again after a failure, later with each retry that failed in a row. An attempt that a change
+    /// brought before its time does not count: busy objects would wait longer for nothing but their being busy.
     pub fn retry(&self, key: K) -> Duration {
         let delay = {
             let mut state = self.lock();
+            let pending = state.deadlines.get(&key).map(|(due, _)| due.saturating_duration_since(Instant::now()));
             let failures = state.failures.entry(key.clone()).or_insert(0);
             let delay = exponential(self.inner.config.retry_min, self.inner.config.retry_max, *failures);
+            if let Some(pending) = pending.filter(|pending| *pending <= delay) {
+                return pending;
+            }
             *failures = failures.saturating_add(1);
             delay
         };
@@ -257,8 +262,12 @@ mod tests {
     async fn failures_back_off_until_forgotten() {
         let config = QueueConfig { retry_min: Duration::from_secs(1), retry_max: Duration::from_secs(3) };
         let queue = Queue::new(config);
-        let delays: Vec<u64> = (0..4).map(|_| queue.retry("a").as_secs()).collect();
-        assert_eq!(delays, [1, 2, 3, 3]);
+        for wanted in [1, 2, 3, 3] {
+            assert_eq!(queue.retry("a").as_secs(), wanted);
+            assert_eq!(queue.retry("a").as_secs(), wanted, "an attempt before its time changes nothing");
+            assert_eq!(queue.next().await, Some("a"));
+            queue.done(&"a");
+        }
         queue.forget(&"a");
         assert_eq!(queue.retry("a").as_secs(), 1);
     }
