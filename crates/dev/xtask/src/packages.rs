@@ -17,7 +17,8 @@ const RUN: [(&str, &str); 8] = [
     ("iptables", "iptables"),
     ("cc", "gcc libc6-dev"),
 ];
-const TEST: [(&str, &str); 2] = [("etcd", "etcd-server"), ("/bin/busybox", "busybox-static")];
+const TEST: [(&str, &str); 4] =
+    [("etcd", "etcd-server"), ("/bin/busybox", "busybox-static"), ("curl", "curl"), ("script", "bsdutils")];
 const KUBECTL: (&str, &str) = ("kubectl", "kubernetes-client");
 
 /// Installs what running a cluster needs, and kubectl to look at it.

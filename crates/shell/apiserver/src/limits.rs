@@ -54,3 +54,7 @@ pub const QUOTA_RETRIES_MAX: usize = 32;
 pub const QUOTA_TURNS: usize = 64;
 /// Largest answer of a webhook.
 pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Larger headers, which are those of very long selectors, are answered 431. A longer address has no form in this process.
+pub const HEADERS_BYTES_MAX: u32 = 64 * 1024;
+/// Requests and watches at a time on one connection (upstream: http2-max-streams-per-connection); clients open more.
+pub const STREAMS_MAX: u32 = 250;

@@ -25,7 +25,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::layers::authentication::LocalUser;
-use crate::limits::{SHUTDOWN_GRACE, TLS_HANDSHAKE_MAX};
+use crate::limits::{HEADERS_BYTES_MAX, SHUTDOWN_GRACE, STREAMS_MAX, TLS_HANDSHAKE_MAX};
 use crate::{bootstrap, stack};
 
 /// Why a server did not start.
@@ -130,7 +130,8 @@ impl ApiServer {
                 Ok::<_, std::convert::Infallible>(stack::answer(engine, request).await)
             }
         });
-        let builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http2().max_header_list_size(HEADERS_BYTES_MAX).max_concurrent_streams(STREAMS_MAX);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), TowerToHyperService::new(service));
         tokio::pin!(connection);
         tokio::select! {
