@@ -29,10 +29,10 @@ fn prepare<'a>(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Verdicts<'a> {
 }
 
 /// The node for the pod. `seed` decides among equally good ones.
-pub fn place(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Result<String, Unschedulable> {
+pub fn place(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Result<String, Box<Unschedulable>> {
     if snapshot.is_empty() {
         let message = "no nodes available to schedule pods".to_owned();
-        return Err(Unschedulable { message, hopeless: true, ..Unschedulable::default() });
+        return Err(Box::new(Unschedulable { message, hopeless: true, ..Unschedulable::default() }));
     }
     let verdicts = prepare(pod, snapshot);
     // Where pods were removed for this one, it goes as soon as it fits.
@@ -161,7 +161,7 @@ fn best(verdicts: &[Box<dyn Verdict + '_>], feasible: &[&NodeInfo], seed: u64) -
     winners.get(choice).map(|node| node.spec.name.clone())
 }
 
-fn explain(pod: &PodInfo, snapshot: &Snapshot, refused: &[Refused<'_>], seed: u64) -> Unschedulable {
+fn explain(pod: &PodInfo, snapshot: &Snapshot, refused: &[Refused<'_>], seed: u64) -> Box<Unschedulable> {
     let reasons = refused.iter().flat_map(|one| one.rejection.reasons.iter().map(String::as_str));
     let mut message = counted(refused.len(), reasons);
     let why: Vec<_> = refused.iter().map(|one| (one.node, &one.rejection)).collect();
@@ -183,7 +183,7 @@ fn explain(pod: &PodInfo, snapshot: &Snapshot, refused: &[Refused<'_>], seed: u6
     let mut plugins: Vec<_> = refused.iter().map(|one| one.plugin).collect();
     plugins.sort_unstable();
     plugins.dedup();
-    Unschedulable { message, plugins, preemption, hopeless }
+    Box::new(Unschedulable { message, plugins, preemption, hopeless })
 }
 
 /// `0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods.`, sorted as text.
