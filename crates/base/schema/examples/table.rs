@@ -225,7 +225,7 @@ fn read_proto(text: &str, prefix: &str, extras: &mut Extras) {
             && let Some(field) = left.rsplit(' ').next()
             && let Ok(number) = number.parse()
         {
-            extras.entry((message.clone(), field.to_owned())).or_default().number = Some(number);
+            extras.entry((message.clone(), json_name(&message, field))).or_default().number = Some(number);
         }
     }
 }
@@ -263,5 +263,20 @@ fn read_go(text: &str, prefix: &str, extras: &mut Extras, embedded: &mut Vec<(St
         extra.pointer = go_type.starts_with('*');
         extra.omit_empty = options.contains(&"omitempty");
         extra.omit_zero = options.contains(&"omitzero");
+    }
+}
+
+/// The JSON name of a field; a schema's own names cannot all be spelled in protobuf.
+fn json_name(message: &str, field: &str) -> String {
+    if !message.ends_with(".JSONSchemaProps") {
+        return field.to_owned();
+    }
+    match (field, field.strip_prefix("xKubernetes")) {
+        ("ref" | "schema", _) => format!("${field}"),
+        (_, Some(rest)) => {
+            let dashed = |c: char| if c.is_uppercase() { format!("-{}", c.to_lowercase()) } else { c.to_string() };
+            format!("x-kubernetes{}", rest.chars().map(dashed).collect::<String>())
+        }
+        _ => field.to_owned(),
     }
 }

@@ -19,7 +19,6 @@ use serde_json::Value;
 
 use super::expressions::{Facts, Met};
 use super::{AdmissionRequest, Operation};
-use crate::engine::Engine;
 use crate::registry::Served;
 use crate::{codec, convert, warnings};
 use list::{InForce, List, Webhook};
@@ -339,25 +338,8 @@ pub fn version(
     found.cloned().map(Some)
 }
 
-/// The webhooks of one engine are read from its cache.
-impl std::fmt::Debug for Webhooks {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Webhooks")
-    }
-}
-
 /// Names the namespace of a request as webhooks see it: a namespace is in itself.
 pub fn namespace_of<'a>(request: &AdmissionRequest<'a>) -> &'a str {
     let kind = &request.served.kind;
     if kind.group.is_empty() && kind.plural == "namespaces" { request.name } else { request.namespace }
-}
-
-/// Looks an object of another resource up, waiting for the cache where it is not there yet.
-pub async fn find(engine: &Engine, group: &str, plural: &str, at: (&str, &str)) -> ApiResult<Option<Value>> {
-    let mut found = engine.cached(group, plural, at.0, at.1);
-    if found.is_none() {
-        engine.cache.wait_current().await?;
-        found = engine.cached(group, plural, at.0, at.1);
-    }
-    found.map(|object| object.value()).transpose()
 }

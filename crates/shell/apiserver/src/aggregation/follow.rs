@@ -1,10 +1,11 @@
 //! Follows APIServices: says whether their servers can be reached, and learns what they serve.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::Request;
 use http::header::{ACCEPT, HOST};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Extension;
 use crate::bootstrap::system;
-use crate::cache::{Delivery, Filter};
+use crate::cache::{Filter, Opened, ResourceCache};
 use crate::call::{Call, WriteOptions};
 use crate::custom::put_condition;
 use crate::engine::Engine;
@@ -73,34 +74,32 @@ struct Follower {
 
 impl Follower {
     async fn run(&mut self) {
-        let resource =
-            |group: &'static str, plural: &'static str| self.engine.cache.resource(&GroupResource::new(group, plural));
-        let services = resource(GROUP, PLURAL);
-        let (network, slices) = (resource("", "services"), resource("discovery.k8s.io", "endpointslices"));
+        let services = self.engine.cache.resource(&GroupResource::new(GROUP, PLURAL));
         loop {
             let reached = self.engine.cache.reached();
-            let (_, mut changes) = services.snapshot_and_watch(Filter::default(), reached);
-            let mut pause = self.settle().await;
+            let (_, opened) = services.snapshot_and_watch(Filter::default(), reached);
+            let mut changes = Watch { resource: services.clone(), opened };
             loop {
-                // What is behind the Services matters as soon as there is one.
-                let found = if let Some(pause) = pause {
-                    let seen = (network.last(), slices.last());
-                    tokio::select! {
-                        delivery = changes.receiver.recv() => delivery,
-                        () = changed(&self.engine, seen) => Some(Delivery::Progress(0)),
-                        () = tokio::time::sleep(pause) => Some(Delivery::Progress(0)),
+                // Opened before the look, so that no change between them is missed.
+                let mut network = watch_network(&self.engine);
+                let pause = self.settle().await;
+                let again = async {
+                    match pause {
+                        Some(pause) => tokio::time::sleep(pause).await,
+                        None => std::future::pending().await,
                     }
-                } else {
-                    changes.receiver.recv().await
+                };
+                let alive = tokio::select! {
+                    delivery = changes.opened.receiver.recv() => delivery.is_some(),
+                    () = changed(&mut network) => true,
+                    () = again => true,
                 };
                 // A watcher that was too slow is dropped: everything is read again.
-                if found.is_none() {
+                if !alive {
                     break;
                 }
-                while changes.receiver.try_recv().is_ok() {}
-                pause = self.settle().await;
+                while changes.opened.receiver.try_recv().is_ok() {}
             }
-            services.close(&changes.id);
         }
     }
 
@@ -149,21 +148,41 @@ impl Follower {
     }
 }
 
-/// Waits until a Service or its endpoints changed.
-async fn changed(engine: &Engine, seen: (u64, u64)) {
-    let resource =
-        |group: &'static str, plural: &'static str| engine.cache.resource(&GroupResource::new(group, plural));
-    let (network, slices) = (resource("", "services"), resource("discovery.k8s.io", "endpointslices"));
-    let (_, mut first) = network.snapshot_and_watch(Filter::default(), 0);
-    let (_, mut second) = slices.snapshot_and_watch(Filter::default(), 0);
-    if (network.last(), slices.last()) == seen {
-        tokio::select! {
-            _ = first.receiver.recv() => {}
-            _ = second.receiver.recv() => {}
+/// A watch that ends when it is dropped.
+struct Watch {
+    resource: Arc<ResourceCache>,
+    opened: Opened,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.resource.close(&self.opened.id);
+    }
+}
+
+/// Services and their endpoints in the namespaces where extensions are.
+fn watch_network(engine: &Engine) -> Vec<Watch> {
+    let extensions = engine.aggregation.all();
+    let namespaces: BTreeSet<String> = extensions.iter().map(|extension| extension.namespace.clone()).collect();
+    let mut all = Vec::new();
+    for namespace in namespaces {
+        for (group, plural) in [("", "services"), ("discovery.k8s.io", "endpointslices")] {
+            let resource = engine.cache.resource(&GroupResource::new(group, plural));
+            let filter = Filter { namespace: Some(namespace.clone()), ..Filter::default() };
+            let (_, opened) = resource.snapshot_and_watch(filter, 0);
+            all.push(Watch { resource, opened });
         }
     }
-    network.close(&first.id);
-    slices.close(&second.id);
+    all
+}
+
+/// Waits until one of them changed.
+async fn changed(watches: &mut [Watch]) {
+    if watches.is_empty() {
+        return std::future::pending().await;
+    }
+    let next = watches.iter_mut().map(|watch| watch.opened.receiver.recv().boxed());
+    futures::future::select_all(next).await;
 }
 
 /// Whether the server answers, and what it serves; otherwise a reason and a message in upstream's words.
