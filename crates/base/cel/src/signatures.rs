@@ -326,7 +326,7 @@ fn library_method(name: &str, args: &[Type]) -> Option<Option<Type>> {
         "containsIP" => one(args, &[(&[cidr.clone(), String], Bool), (&[cidr, ip], Bool)]),
         "containsCIDR" => one(args, &[(&[cidr.clone(), String], Bool), (&[cidr.clone(), cidr], Bool)]),
         "ip" => one(args, &[(&[cidr], ip)]),
-        "masked" => one(args, &[(&[cidr.clone()], cidr)]),
+        "masked" => one(args, &[(std::slice::from_ref(&cidr), cidr.clone())]),
         "prefixLength" => one(args, &[(&[cidr], Int)]),
         "major" | "minor" | "patch" => one(args, &[(&[semver], Int)]),
         "validate" => one(args, &[(&[lib(FORMAT), String], Type::optional(Type::list(String)))]),

@@ -50,12 +50,12 @@ fn pods_are_charged_or_refused() {
         ),
         (
             simple.clone(),
-            used.clone(),
+            used,
             pod(json!({"initContainers": [{"name": "i"}]})),
             "failed quota: q: must specify limits.memory for: c,i; requests.cpu for: c,i",
         ),
         (
-            simple.clone(),
+            simple,
             json!({"pods": "1"}),
             full.clone(),
             "status unknown for quota: q, resources: limits.memory,pods,requests.cpu",
