@@ -10,6 +10,7 @@ use crate::codec;
 use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 use crate::output::Output;
+use crate::own_service;
 use crate::server::StartError;
 use crate::verbs::{create, metadata, update};
 
@@ -22,7 +23,7 @@ pub async fn run(engine: &Engine) -> Result<(), StartError> {
         ensure(engine, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
     }
     let mut objects: Vec<Value> = priority_classes().into();
-    objects.extend(engine.config.service_ip.map(|ip| kubernetes_service(&ip.to_string())));
+    objects.extend(own_service::service(engine));
     objects.extend(crate::aggregation::local_services(&engine.registry()));
     objects.extend(engine.config.bootstrap.iter().cloned());
     // Side by side, so that the store commits them in groups: one by one, a first start would wait for each flush.
@@ -30,49 +31,14 @@ pub async fn run(engine: &Engine) -> Result<(), StartError> {
     while let Some(written) = writes.next().await {
         written?;
     }
-    let advertised = engine.config.advertise;
-    if advertised.is_some_and(|address| address.ip().is_loopback()) {
+    if engine.config.advertise.is_some_and(|address| address.ip().is_loopback()) {
         tracing::warn!("the advertised address is loopback: pods will not reach the kubernetes service");
-    } else if let Some(address) = advertised {
-        for object in kubernetes_endpoints(address) {
-            settle(engine, object).await?;
-        }
     }
-    Ok(())
-}
-
-/// Under this port pods find the API server's service.
-const SERVICE_PORT: u16 = 443;
-
-fn kubernetes_service(ip: &str) -> Value {
-    let family = if ip.contains(':') { "IPv6" } else { "IPv4" };
-    json!({"apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "kubernetes", "namespace": "default",
-            "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": [family],
-            "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
-            "ports": [{"name": "https", "port": SERVICE_PORT, "protocol": "TCP", "targetPort": SERVICE_PORT}]}})
-}
-
-/// Where the service leads: the address that this server was told to advertise.
-fn kubernetes_endpoints(address: std::net::SocketAddr) -> [Value; 2] {
-    let (ip, port) = (address.ip().to_string(), address.port());
-    let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
-    let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
-    [
-        json!({"apiVersion": "v1", "kind": "Endpoints",
-            "metadata": {"name": "kubernetes", "namespace": "default",
-                "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-            "subsets": [{"addresses": [{"ip": ip}], "ports": ports}]}),
-        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": "kubernetes", "namespace": "default",
-                "labels": {"kubernetes.io/service-name": "kubernetes"}},
-            "addressType": family, "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}], "ports": ports}),
-    ]
+    own_service::settle(engine).await
 }
 
 /// Makes an object's content what this server says, whoever wrote it before.
-async fn settle(engine: &Engine, wanted: Value) -> Result<(), StartError> {
+pub async fn settle(engine: &Engine, wanted: Value) -> Result<(), StartError> {
     ensure(engine, wanted.clone()).await?;
     let registry = engine.registry();
     let text = |field: &str| wanted.get(field).and_then(Value::as_str).unwrap_or("");
@@ -113,7 +79,7 @@ fn priority_classes() -> [Value; 2] {
     ]
 }
 
-async fn ensure(engine: &Engine, object: Value) -> Result<(), StartError> {
+pub async fn ensure(engine: &Engine, object: Value) -> Result<(), StartError> {
     let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or("").to_owned();
     let name = metadata::text(&object, "name").to_owned();
     let (api_version, kind) = (text("apiVersion"), text("kind"));

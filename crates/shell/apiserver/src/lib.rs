@@ -25,6 +25,7 @@ pub mod limits;
 mod metrics;
 mod openapi;
 mod output;
+mod own_service;
 mod pages;
 mod protobuf;
 pub mod registry;

@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::layers::authentication::LocalUser;
 use crate::limits::{HEADERS_BYTES_MAX, SHUTDOWN_GRACE, STREAMS_MAX, TLS_HANDSHAKE_MAX};
-use crate::{bootstrap, stack};
+use crate::{bootstrap, own_service, stack};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,7 @@ impl ApiServer {
         let cache = Cache::start(store.clone(), stop.clone()).await?;
         let engine = Arc::new(Engine::new(config, store, cache));
         bootstrap::run(&engine).await?;
+        own_service::start(&engine, &stop);
         crate::custom::start(&engine, stop.clone());
         crate::aggregation::start(&engine, stop.clone());
         Ok(Self { engine, stop })

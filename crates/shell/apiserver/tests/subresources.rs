@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, PostParams};
+use kube::runtime::wait::await_condition;
 use serde_json::json;
 use testkit::{AllowAll, NobodyElse, TestServer};
 
@@ -147,7 +148,13 @@ async fn the_kubernetes_service_leads_to_the_advertised_address() {
     config.advertise = Some("192.0.2.1:6443".parse().unwrap());
     let test = TestServer::start_with(config).await;
     let services: Api<Service> = Api::default_namespaced(test.client.clone());
-    assert_eq!(services.get("kubernetes").await.unwrap().spec.unwrap().cluster_ip.unwrap(), "10.96.0.1");
+    let made = services.get("kubernetes").await.unwrap();
+    assert_eq!(made.spec.unwrap().cluster_ip.unwrap(), "10.96.0.1");
+    services.delete("kubernetes", &DeleteParams::default()).await.unwrap();
+    let again = await_condition(services, "kubernetes", |service: Option<&Service>| {
+        service.is_some_and(|service| service.metadata.uid != made.metadata.uid)
+    });
+    tokio::time::timeout(std::time::Duration::from_secs(10), again).await.expect("it comes back").unwrap();
     let mut config = apiserver::Config::new(Arc::new(NobodyElse), Arc::new(AllowAll));
     config.advertise = Some("192.0.2.2:6443".parse().unwrap());
     let moved = TestServer::start_over(config, test.store.clone()).await;
