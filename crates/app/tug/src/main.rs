@@ -12,7 +12,7 @@ mod verbs;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use verbs::{agent, down, image, kubeconfig, server, status, token, up};
+use verbs::{agent, down, image, kubeconfig, server, status, token, up, why};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,6 +41,8 @@ enum Verb {
     Token(token::Options),
     /// Print the administrator's kubeconfig.
     Kubeconfig(kubeconfig::Options),
+    /// What stands in the way of a pod, node, workload or namespace, and what would help.
+    Why(why::Options),
     /// Images of local nodes.
     Image(image::Options),
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Agent(options) => agent::run(options),
         Verb::Token(options) => token::run(options),
         Verb::Kubeconfig(options) => kubeconfig::run(&options),
+        Verb::Why(options) => why::run(&options),
         Verb::Image(options) => image::run(options),
     };
     match outcome {

@@ -9,7 +9,7 @@ mod preempt;
 pub mod resources;
 pub mod snapshot;
 
-pub use place::{Unschedulable, place};
+pub use place::{Unschedulable, place, survey};
 pub use pod::PodInfo;
 pub use preempt::Preemption;
 pub use snapshot::{Budget, NodeInfo, NodeSpec, Snapshot};

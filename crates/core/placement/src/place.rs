@@ -41,22 +41,39 @@ pub fn place(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Result<String, Bo
     {
         return Ok(node.spec.name.clone());
     }
+    let (feasible, refused) = ask_all(pod, snapshot, &verdicts);
+    best(&verdicts, &feasible, seed).ok_or_else(|| explain(pod, snapshot, &refused, seed))
+}
+
+/// Every node's answer to the pod, in the order of their names: why not, or nothing where the pod fits.
+pub fn survey<'a>(pod: &PodInfo, snapshot: &'a Snapshot) -> Vec<(&'a NodeInfo, Vec<String>)> {
+    let (feasible, refused) = ask_all(pod, snapshot, &prepare(pod, snapshot));
+    let mut answers: Vec<_> = feasible.into_iter().map(|node| (node, Vec::new())).collect();
+    answers.extend(refused.into_iter().map(|one| (one.node, one.rejection.reasons)));
+    answers.sort_by(|one, other| one.0.spec.name.cmp(&other.0.spec.name));
+    answers
+}
+
+fn ask_all<'a>(
+    pod: &PodInfo,
+    snapshot: &'a Snapshot,
+    verdicts: &[Box<dyn Verdict + '_>],
+) -> (Vec<&'a NodeInfo>, Vec<Refused<'a>>) {
     let named = named_nodes(pod);
-    let mut feasible = Vec::new();
-    let mut refused = Vec::new();
+    let (mut feasible, mut refused) = (Vec::new(), Vec::new());
     for node in snapshot.nodes() {
         let answer = match &named {
             Some(named) if !named.contains(node.spec.name.as_str()) => {
                 Err(("NodeAffinity", Rejection::final_("node(s) didn't satisfy plugin(s) [NodeAffinity]")))
             }
-            _ => filter(pod, snapshot, &verdicts, node),
+            _ => filter(pod, snapshot, verdicts, node),
         };
         match answer {
             Ok(()) => feasible.push(node),
             Err((plugin, rejection)) => refused.push(Refused { node, plugin, rejection }),
         }
     }
-    best(&verdicts, &feasible, seed).ok_or_else(|| explain(pod, snapshot, &refused, seed))
+    (feasible, refused)
 }
 
 struct Refused<'a> {

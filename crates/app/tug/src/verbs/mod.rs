@@ -8,6 +8,7 @@ pub mod server;
 pub mod status;
 pub mod token;
 pub mod up;
+pub mod why;
 
 use std::future::Future;
 
