@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod batch;
+mod clients;
 mod crash;
 mod heal;
 mod inside;
@@ -28,6 +29,7 @@ const SCENARIOS: &[Scenario] = &[
     ("tour::nodes", tour::nodes),
     ("inside::sees_its_configuration", inside::sees_its_configuration),
     ("inside::logs", inside::logs),
+    ("clients::kube_rs", clients::kube_rs),
     ("network::services_and_names", network::services_and_names),
     ("rollout::loses_no_request", rollout::loses_no_request),
     ("workloads_sets::stateful_set", workloads_sets::stateful_set),
