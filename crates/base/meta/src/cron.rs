@@ -179,7 +179,7 @@ fn number(text: &str) -> Result<u64, String> {
 }
 
 /// Nanoseconds of a duration as Go writes it: `1h30m`, `-1.5s`.
-fn go_duration(text: &str) -> Result<i64, String> {
+pub fn go_duration(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

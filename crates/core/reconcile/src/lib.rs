@@ -11,6 +11,7 @@ pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod garbage;
+pub mod horizontal;
 pub mod job;
 pub mod namespace;
 mod node_fit;

@@ -38,6 +38,7 @@ resources! {
     PERSISTENT_VOLUME_CLAIMS = "v1" "persistentvolumeclaims" "PersistentVolumeClaim";
     RESOURCE_QUOTAS = "v1" "resourcequotas" "ResourceQuota";
     ENDPOINT_SLICES = "discovery.k8s.io/v1" "endpointslices" "EndpointSlice";
+    HORIZONTAL_POD_AUTOSCALERS = "autoscaling/v2" "horizontalpodautoscalers" "HorizontalPodAutoscaler";
 }
 
 /// How a patch body reaches the object.

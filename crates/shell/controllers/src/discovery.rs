@@ -25,6 +25,17 @@ impl Served {
         self.verbs.iter().any(|known| known == verb)
     }
 
+    /// An entry of a discovery document; `None` of a subresource.
+    pub fn of(api_version: &str, resource: &APIResource) -> Option<Self> {
+        (!resource.name.contains('/')).then(|| Self {
+            api_version: api_version.to_owned(),
+            plural: resource.name.clone(),
+            kind: resource.kind.clone(),
+            namespaced: resource.namespaced,
+            verbs: resource.verbs.clone(),
+        })
+    }
+
     /// The collection in one namespace, or over all with an empty one.
     pub fn path(&self, namespace: &str) -> String {
         let root = if self.api_version.contains('/') { "/apis" } else { "/api" };
@@ -43,7 +54,7 @@ impl Served {
 /// Everything served, and a message when some groups could not be read (their resources are then missing).
 pub(crate) async fn discover(client: &Client) -> kube::Result<(Vec<Served>, Option<String>)> {
     let core = client.list_core_api_resources("v1").await?;
-    let mut served: Vec<Served> = core.resources.iter().filter_map(|resource| of("v1", resource)).collect();
+    let mut served: Vec<Served> = core.resources.iter().filter_map(|resource| Served::of("v1", resource)).collect();
     let groups = client.list_api_groups().await?.groups;
     let versions: Vec<String> = groups
         .into_iter()
@@ -60,7 +71,7 @@ pub(crate) async fn discover(client: &Client) -> kube::Result<(Vec<Served>, Opti
     let results: Vec<_> = futures::stream::iter(reads).buffer_unordered(PARALLEL_READS_MAX).collect().await;
     for (version, result) in results {
         match result {
-            Ok(list) => served.extend(list.resources.iter().filter_map(|resource| of(version, resource))),
+            Ok(list) => served.extend(list.resources.iter().filter_map(|resource| Served::of(version, resource))),
             Err(error) => failures.push(format!("{version}: {error}")),
         }
     }
@@ -70,14 +81,4 @@ pub(crate) async fn discover(client: &Client) -> kube::Result<(Vec<Served>, Opti
         format!("Discovery failed for some groups, {count} failing: unable to retrieve the complete list of server APIs: {all}")
     });
     Ok((served, failure))
-}
-
-fn of(api_version: &str, resource: &APIResource) -> Option<Served> {
-    (!resource.name.contains('/')).then(|| Served {
-        api_version: api_version.to_owned(),
-        plural: resource.name.clone(),
-        kind: resource.kind.clone(),
-        namespaced: resource.namespaced,
-        verbs: resource.verbs.clone(),
-    })
 }

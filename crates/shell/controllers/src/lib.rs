@@ -9,8 +9,10 @@ mod discovery;
 mod disruption;
 mod endpoints;
 mod garbage;
+mod horizontal;
 mod job;
 mod job_ttl;
+mod kind_paths;
 mod namespace;
 mod namespaces;
 mod node_lifecycle;
@@ -72,6 +74,7 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("job-controller", job::start),
     ("cronjob-controller", cronjob::start),
     ("disruption-controller", disruption::start),
+    ("horizontal-pod-autoscaler-controller", horizontal::start),
     ("ttl-after-finished-controller", job_ttl::start),
     ("statefulset-controller", statefulset::start),
     ("daemon-set-controller", daemonset::start),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use client::{Cached, Index, InformerConfig, Source};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Node, PersistentVolumeClaim, Pod, ReplicationController, Service,
@@ -56,6 +57,7 @@ owned_source!(ReplicaSets, ReplicaSet, ReplicaSet, std::convert::identity, []);
 owned_source!(Jobs, Job, Job, std::convert::identity, []);
 owned_source!(CronJobs, CronJob, CronJob, std::convert::identity, []);
 owned_source!(DisruptionBudgets, PodDisruptionBudget, PodDisruptionBudget, std::convert::identity, []);
+owned_source!(Autoscalers, HorizontalPodAutoscaler, HorizontalPodAutoscaler, std::convert::identity, []);
 owned_source!(Deployments, Deployment, Deployment, std::convert::identity, []);
 owned_source!(StatefulSets, StatefulSet, StatefulSet, std::convert::identity, []);
 owned_source!(DaemonSets, DaemonSet, DaemonSet, std::convert::identity, []);
