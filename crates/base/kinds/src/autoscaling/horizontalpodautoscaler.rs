@@ -14,6 +14,8 @@ pub fn kind() -> Kind {
         columns: super::hpa_columns::columns().into(),
         default,
         prepare_create: |o| set(o, "status", json!({"currentMetrics": null, "desiredReplicas": 0})),
+        validate: super::validation::validate,
+        validate_status: super::validation::validate_status,
         ..Kind::namespaced(V2, "HorizontalPodAutoscaler", "horizontalpodautoscalers")
     }
 }

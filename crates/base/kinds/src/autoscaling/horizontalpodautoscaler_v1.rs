@@ -9,8 +9,12 @@ use crate::kind::{Kind, StoredAs, texts};
 
 /// Metrics that this version has no field for, in this version's own shape.
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
-/// Scaling behaviour, which this version has no field for.
+/// Scaling behaviour, which this version has no field for; its keys are written with capitals.
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+/// What all metrics are now, in this version's own shape.
+const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+/// Conditions, which this version has no field for.
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 
 pub fn kind() -> Kind {
     Kind {
@@ -36,17 +40,17 @@ fn to_stored(scaler: &mut Value) {
         let text = scaler["metadata"]["annotations"][key].as_str()?;
         serde_json::from_str::<Value>(text).ok()
     };
-    let (others, behavior) = (annotation(METRICS), annotation(BEHAVIOR));
+    let (others, behavior) = (annotation(METRICS), annotation(BEHAVIOR).map(|all| renamed(&all, lower)));
+    let (current, conditions) = (annotation(CURRENT), annotation(CONDITIONS));
     let mut metrics: Vec<Value> = others.iter().flat_map(|others| others.as_array()).flatten().map(newer).collect();
     let annotations = child(scaler, "metadata").and_then(|metadata| child(metadata, "annotations"));
     if let Some(annotations) = annotations {
-        remove(annotations, METRICS);
-        remove(annotations, BEHAVIOR);
+        [METRICS, BEHAVIOR, CURRENT, CONDITIONS].into_iter().for_each(|key| remove(annotations, key));
     }
     if let Some(spec) = child(scaler, "spec") {
         if let Some(percent) = spec["targetCPUUtilizationPercentage"].as_i64() {
             let target = json!({"type": "Utilization", "averageUtilization": percent});
-            metrics.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
+            metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
         }
         remove(spec, "targetCPUUtilizationPercentage");
         if !metrics.is_empty() {
@@ -67,6 +71,15 @@ fn to_stored(scaler: &mut Value) {
         }
         remove(status, "currentCPUUtilizationPercentage");
     }
+    for (field, value) in [("currentMetrics", current.map(|all| newer_statuses(&all))), ("conditions", conditions)] {
+        if let Some((value, status)) = value.and_then(|value| Some((value, ensure(scaler, "status")?))) {
+            set(status, field, value);
+        }
+    }
+}
+
+fn newer_statuses(all: &Value) -> Value {
+    all.as_array().into_iter().flatten().map(newer_status).collect()
 }
 
 fn from_stored(scaler: &mut Value) {
@@ -77,8 +90,16 @@ fn from_stored(scaler: &mut Value) {
     if !others.is_empty() {
         notes.push((METRICS, Value::from(others)));
     }
+    let current = list(scaler, "status.currentMetrics");
+    if !current.is_empty() {
+        notes.push((CURRENT, current.iter().map(older_status).collect()));
+    }
     if !behavior.is_null() {
-        notes.push((BEHAVIOR, behavior));
+        notes.push((BEHAVIOR, whole_behavior(&behavior)));
+    }
+    let conditions = list(scaler, "status.conditions");
+    if !conditions.is_empty() {
+        notes.push((CONDITIONS, Value::from(conditions)));
     }
     if let Some(spec) = child(scaler, "spec") {
         if let Some(cpu) = metrics.iter().find(|metric| is_cpu(metric)) {
@@ -147,7 +168,50 @@ fn parts(kind: &str) -> (&'static str, &'static [(&'static str, &'static str)]) 
     }
 }
 
-fn older(metric: &Value) -> Value {
+/// The same for what metrics are now.
+fn status_parts(kind: &str) -> (&'static str, &'static [(&'static str, &'static str)]) {
+    const NAMED: &[(&str, &str)] = &[
+        ("name", "name"),
+        ("container", "container"),
+        ("currentAverageUtilization", "current.averageUtilization"),
+        ("currentAverageValue", "current.averageValue"),
+    ];
+    match kind {
+        "Resource" => ("resource", NAMED),
+        "ContainerResource" => ("containerResource", NAMED),
+        "Pods" => (
+            "pods",
+            &[
+                ("metricName", "metric.name"),
+                ("selector", "metric.selector"),
+                ("currentAverageValue", "current.averageValue"),
+            ],
+        ),
+        "Object" => (
+            "object",
+            &[
+                ("target", "describedObject"),
+                ("metricName", "metric.name"),
+                ("selector", "metric.selector"),
+                ("currentValue", "current.value"),
+                ("averageValue", "current.averageValue"),
+            ],
+        ),
+        _ => (
+            "external",
+            &[
+                ("metricName", "metric.name"),
+                ("metricSelector", "metric.selector"),
+                ("currentValue", "current.value"),
+                ("currentAverageValue", "current.averageValue"),
+            ],
+        ),
+    }
+}
+
+type Parts = fn(&str) -> (&'static str, &'static [(&'static str, &'static str)]);
+
+fn older_part(metric: &Value, parts: Parts) -> Value {
     let (field, parts) = parts(text(metric, "type"));
     let mut source = json!({});
     for (here, there) in parts {
@@ -159,7 +223,7 @@ fn older(metric: &Value) -> Value {
     json!({"type": metric["type"], field: source})
 }
 
-fn newer(metric: &Value) -> Value {
+fn newer_part(metric: &Value, parts: Parts) -> Value {
     let (field, parts) = parts(text(metric, "type"));
     let mut source = json!({});
     for (here, there) in parts.iter().filter(|(here, _)| !metric[field][*here].is_null()) {
@@ -169,7 +233,17 @@ fn newer(metric: &Value) -> Value {
             None => set(&mut source, there, value),
         }
     }
-    if let Some(target) = child(&mut source, "target") {
+    json!({"type": metric["type"], field: source})
+}
+
+fn older(metric: &Value) -> Value {
+    older_part(metric, parts)
+}
+
+fn newer(metric: &Value) -> Value {
+    let mut new = newer_part(metric, parts);
+    let target = child(&mut new, parts(text(metric, "type")).0).and_then(|source| child(source, "target"));
+    if let Some(target) = target {
         let kind = match (target["averageUtilization"].is_null(), target["averageValue"].is_null()) {
             (false, _) => "Utilization",
             (true, false) => "AverageValue",
@@ -177,7 +251,56 @@ fn newer(metric: &Value) -> Value {
         };
         set(target, "type", kind);
     }
-    json!({"type": metric["type"], field: source})
+    new
+}
+
+fn older_status(metric: &Value) -> Value {
+    // A metric that could not be had has no type and nothing else.
+    if text(metric, "type").is_empty() {
+        return json!({"type": ""});
+    }
+    let mut old = older_part(metric, status_parts);
+    let (field, _) = status_parts(text(metric, "type"));
+    let required = if ["object", "external"].contains(&field) { "currentValue" } else { "currentAverageValue" };
+    child(&mut old, field).into_iter().for_each(|source| crate::json::fill(source, required, "0"));
+    old
+}
+
+fn newer_status(metric: &Value) -> Value {
+    if text(metric, "type").is_empty() { json!({"type": ""}) } else { newer_part(metric, status_parts) }
+}
+
+/// Every key with another first letter; what is null is left out.
+fn renamed(value: &Value, letter: fn(&str) -> String) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let known = fields.iter().filter(|(_, value)| !value.is_null());
+            known.map(|(key, value)| (letter(key), renamed(value, letter))).collect()
+        }
+        Value::Array(items) => items.iter().map(|item| renamed(item, letter)).collect(),
+        other => other.clone(),
+    }
+}
+
+fn lower(key: &str) -> String {
+    key.chars().take(1).map(|c| c.to_ascii_lowercase()).chain(key.chars().skip(1)).collect()
+}
+
+fn upper(key: &str) -> String {
+    key.chars().take(1).map(|c| c.to_ascii_uppercase()).chain(key.chars().skip(1)).collect()
+}
+
+/// A behaviour as upstream keeps it in the annotation: unset fields are there, and null.
+fn whole_behavior(behavior: &Value) -> Value {
+    let mut whole = renamed(behavior, upper);
+    for direction in ["ScaleUp", "ScaleDown"] {
+        if let Some(rules) = child(&mut whole, direction) {
+            for field in ["StabilizationWindowSeconds", "SelectPolicy", "Policies", "Tolerance"] {
+                crate::json::fill(rules, field, Value::Null);
+            }
+        }
+    }
+    whole
 }
 
 #[cfg(test)]
@@ -188,10 +311,22 @@ mod tests {
     fn every_metric_survives_the_way_through_this_version() {
         let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}});
         let pods = json!({"type": "Pods", "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "5"}}});
-        let stored =
-            json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"maxReplicas": 3, "metrics": [cpu, pods]}});
+        let behavior = json!({"scaleDown": {"selectPolicy": "Max", "policies": [{"type": "Pods", "value": 1, "periodSeconds": 15}]}});
+        let failed = json!({"type": "ScalingActive", "status": "False"});
+        let current = json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 7, "averageValue": "7m"}}});
+        let stored = json!({"metadata": {"annotations": {"a": "b"}},
+            "spec": {"maxReplicas": 3, "metrics": [pods, cpu], "behavior": behavior},
+            "status": {"currentMetrics": [{"type": ""}, current], "conditions": [failed]}});
         let mut seen = stored.clone();
         from_stored(&mut seen);
+        let note =
+            |key: &str| seen["metadata"]["annotations"][format!("autoscaling.alpha.kubernetes.io/{key}")].clone();
+        let rules = r#"{"ScaleDown":{"SelectPolicy":"Max","Policies":[{"Type":"Pods","Value":1,"PeriodSeconds":15}],"StabilizationWindowSeconds":null,"Tolerance":null}}"#;
+        assert_eq!(
+            serde_json::from_str::<Value>(note("behavior").as_str().unwrap()).unwrap(),
+            serde_json::from_str::<Value>(rules).unwrap()
+        );
+        assert_eq!(seen["status"], json!({"currentCPUUtilizationPercentage": 7}));
         assert_eq!(seen["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 80}));
         to_stored(&mut seen);
         assert_eq!(seen, stored);

@@ -3,6 +3,7 @@
 mod horizontalpodautoscaler;
 mod horizontalpodautoscaler_v1;
 mod hpa_columns;
+mod validation;
 
 use crate::kind::Kind;
 
