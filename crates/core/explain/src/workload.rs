@@ -84,7 +84,7 @@ pub fn workload(facts: &WorkloadFacts<'_>) -> Vec<Cause> {
         return Vec::new();
     }
     let mut causes: Vec<Cause> = settings(facts).into_iter().collect();
-    if facts.is_done() && !(facts.kind == "Job") {
+    if facts.is_done() && facts.kind != "Job" {
         return if facts.wanted() == 0 { causes } else { Vec::new() };
     }
     let of_pod: Vec<Cause> = facts
