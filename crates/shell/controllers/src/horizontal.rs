@@ -11,7 +11,6 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 use meta::labels::Selector;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use reconcile::conditions::seconds;
 use reconcile::horizontal::sources::{self, Answer, CUSTOM_METRICS, EXTERNAL_METRICS, Read};
 use reconcile::horizontal::{Look, Memory, Observed, Scale};
 use reconcile::plan::HORIZONTAL_POD_AUTOSCALERS;
