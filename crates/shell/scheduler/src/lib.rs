@@ -5,7 +5,7 @@
 
 mod apply;
 mod queue;
-mod state;
+pub mod state;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::apply::{Bound, Refused, Writer};
+use self::apply::Writer;
+pub use self::apply::{Bound, Refusal, Refused};
 use self::state::State;
 
 /// Pods placed before the loop looks at events again.

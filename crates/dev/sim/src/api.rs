@@ -1,0 +1,283 @@
+//! The API server of the simulation: an in-memory store with resourceVersions, compare-and-swap, graceful deletion,
+//! finalizers, bindings and evictions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use meta::labels::Selector;
+use reconcile::plan::{JOBS, Op, PatchKind, merge};
+use serde_json::{Value, json};
+
+use crate::object::{Name, Object};
+
+pub const NAMESPACE: &str = "a";
+const GRACE_SECONDS: i64 = 30;
+
+/// Why a write was refused, or what became of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Exists,
+    Conflict,
+    Missing,
+    /// A disruption budget refused.
+    Budget,
+    /// The write may have happened; nobody was told.
+    Lost,
+}
+
+/// A committed write; its revision is its position plus one.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub name: Name,
+    pub old: Option<Arc<Object>>,
+    pub new: Option<Arc<Object>>,
+}
+
+pub struct Api {
+    pub now: Timestamp,
+    pub objects: BTreeMap<Name, Arc<Object>>,
+    pub events: Vec<Event>,
+    names: u64,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        let now = Timestamp::from_second(1_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
+        Self { now, objects: BTreeMap::new(), events: Vec::new(), names: 0 }
+    }
+}
+
+impl Api {
+    pub fn revision(&self) -> usize {
+        self.events.len()
+    }
+
+    pub fn tick(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    pub fn time(&self) -> Value {
+        json!(self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    }
+
+    pub fn get(&self, kind: &'static str, name: &str) -> Option<&Arc<Object>> {
+        self.objects.get(&(kind, name.to_owned()))
+    }
+
+    pub fn list(&self, kind: &'static str) -> impl Iterator<Item = &Arc<Object>> {
+        let range = self.objects.range((kind, String::new())..);
+        range.take_while(move |((of, _), _)| *of == kind).map(|(_, object)| object)
+    }
+
+    /// Applies a write of a plan.
+    pub fn write(&mut self, op: &Op) -> Result<(), Fault> {
+        let kind = op.resource().kind;
+        match op {
+            Op::Create { object, .. } => self.create(kind, object.clone()),
+            Op::Patch { name, subresource, kind: patch, body, .. } => {
+                self.patch(kind, name, subresource.is_some(), *patch == PatchKind::Strategic, body)
+            }
+            Op::Delete { name, uid, grace, resource, .. } => {
+                let propagation = if *resource == JOBS { "Background" } else { "" };
+                match self.delete(kind, name, (uid.as_deref(), None), *grace, propagation) {
+                    Err(Fault::Missing | Fault::Conflict) if uid.is_some() => Ok(()),
+                    other => other,
+                }
+            }
+        }
+    }
+
+    pub fn create(&mut self, kind: &'static str, mut object: Value) -> Result<(), Fault> {
+        self.names += 1;
+        let meta = &mut object["metadata"];
+        if meta["name"].is_null() {
+            meta["name"] = format!("{}{:04}", meta["generateName"].as_str().unwrap_or_default(), self.names).into();
+        }
+        let name = meta["name"].as_str().unwrap_or_default().to_owned();
+        if self.get(kind, &name).is_some() {
+            return Err(Fault::Exists);
+        }
+        if kind != "Node" {
+            meta["namespace"] = NAMESPACE.into();
+        }
+        (meta["uid"], meta["creationTimestamp"]) = (format!("uid{}", self.names).into(), self.time());
+        object["metadata"]["generation"] = 1.into();
+        if kind == "Pod" {
+            admit(&mut object);
+        }
+        self.commit((kind, name), Some(object));
+        Ok(())
+    }
+
+    pub fn patch(
+        &mut self,
+        kind: &'static str,
+        name: &str,
+        status: bool,
+        strategic: bool,
+        body: &Value,
+    ) -> Result<(), Fault> {
+        let old = self.get(kind, name).ok_or(Fault::Missing)?.clone();
+        let stale = |field: &str| {
+            let wanted = &body["metadata"][field];
+            !wanted.is_null() && *wanted != old.value["metadata"][field]
+        };
+        if stale("uid") || stale("resourceVersion") {
+            return Err(Fault::Conflict);
+        }
+        let mut body = body.clone();
+        if let Some(fields) = body.as_object_mut() {
+            fields.retain(|field, _| if status { field == "status" } else { field != "status" });
+        }
+        let mut new = old.value.clone();
+        if strategic {
+            strategic_lists(&mut new, &mut body);
+        }
+        merge(&mut new, &body);
+        if new["spec"] != old.value["spec"] {
+            new["metadata"]["generation"] = (old.value["metadata"]["generation"].as_i64().unwrap_or(0) + 1).into();
+        }
+        self.commit((kind, name.to_owned()), Some(new));
+        self.release(kind, name);
+        Ok(())
+    }
+
+    /// `only` names the uid and resourceVersion that the object has to have.
+    pub fn delete(
+        &mut self,
+        kind: &'static str,
+        name: &str,
+        only: (Option<&str>, Option<&str>),
+        grace: Option<i64>,
+        propagation: &str,
+    ) -> Result<(), Fault> {
+        let old = self.get(kind, name).ok_or(Fault::Missing)?.clone();
+        let differs = |wanted: Option<&str>, path: &str| wanted.is_some_and(|wanted| wanted != old.text(path));
+        if differs(only.0, "/metadata/uid") || differs(only.1, "/metadata/resourceVersion") {
+            return Err(Fault::Conflict);
+        }
+        let is_over = old.pod().is_none_or(|pod| pod.node.is_empty() || pod.is_finished());
+        let grace = if is_over { 0 } else { grace.unwrap_or(GRACE_SECONDS) };
+        let mut new = old.value.clone();
+        let meta = &mut new["metadata"];
+        if meta["deletionTimestamp"].is_null() {
+            meta["deletionTimestamp"] = self.time();
+            meta["deletionGracePeriodSeconds"] = grace.into();
+        } else if meta["deletionGracePeriodSeconds"].as_i64().is_some_and(|known| known > grace) {
+            meta["deletionGracePeriodSeconds"] = grace.into();
+        }
+        if propagation == "Foreground" && !old.is_deleting() {
+            let mut held = meta["finalizers"].as_array().cloned().unwrap_or_default();
+            held.push("foregroundDeletion".into());
+            meta["finalizers"] = held.into();
+        }
+        if new["metadata"]["deletionGracePeriodSeconds"] == 0 && is_free(&new) {
+            self.commit((kind, name.to_owned()), None);
+        } else {
+            self.commit((kind, name.to_owned()), Some(new));
+        }
+        Ok(())
+    }
+
+    /// Assigns a pod to a node, once.
+    pub fn bind(&mut self, name: &str, uid: &str, node: &str) -> Result<(), Fault> {
+        let pod = self.get("Pod", name).ok_or(Fault::Missing)?;
+        if pod.uid() != uid || pod.is_deleting() || pod.pod().is_some_and(|pod| !pod.node.is_empty()) {
+            return Err(Fault::Conflict);
+        }
+        let mut new = pod.value.clone();
+        new["spec"]["nodeName"] = node.into();
+        self.commit(("Pod", name.to_owned()), Some(new));
+        Ok(())
+    }
+
+    /// Deletes a pod if its budget has a disruption left. The budget may be changed by the first half alone, as in a
+    /// server that stops in between (`half`).
+    pub fn evict(&mut self, name: &str, half: bool) -> Result<(), Fault> {
+        let pod = self.get("Pod", name).ok_or(Fault::Missing)?.clone();
+        let ready = pod.pod().is_some_and(|pod| pod.ready && pod.is_active());
+        let labels = pod.pod().map(|pod| pod.labels.clone()).unwrap_or_default();
+        let selects = |budget: &&Arc<Object>| {
+            let selector = Selector::from_label_selector(&budget.value["spec"]["selector"]);
+            selector.is_some_and(|selector| selector.matches(&labels))
+        };
+        let found = self.list("PodDisruptionBudget").find(selects).cloned();
+        if let Some(budget) = found.filter(|_| ready) {
+            let mut new = budget.value.clone();
+            let status = &mut new["status"];
+            let allowed = status["disruptionsAllowed"].as_i64().unwrap_or(0);
+            if status["observedGeneration"] != budget.value["metadata"]["generation"] || allowed < 1 {
+                return Err(Fault::Budget);
+            }
+            status["disruptionsAllowed"] = (allowed - 1).into();
+            status["disruptedPods"][name] = self.time();
+            self.commit(("PodDisruptionBudget", budget.text("/metadata/name").to_owned()), Some(new));
+        }
+        if half { Err(Fault::Lost) } else { self.delete("Pod", name, (None, None), None, "") }
+    }
+
+    /// Removes what was told to go and is held by nobody any more.
+    fn release(&mut self, kind: &'static str, name: &str) {
+        let Some(object) = self.get(kind, name) else { return };
+        let over = object.value["metadata"]["deletionGracePeriodSeconds"] == 0;
+        if object.is_deleting() && over && is_free(&object.value) {
+            self.commit((kind, name.to_owned()), None);
+        }
+    }
+
+    fn commit(&mut self, name: Name, new: Option<Value>) {
+        let old = self.objects.get(&name).cloned();
+        let new = match new {
+            Some(value) if old.as_ref().is_some_and(|old| old.value == value) => return,
+            Some(mut value) => {
+                value["metadata"]["resourceVersion"] = (self.revision() + 1).to_string().into();
+                Some(Arc::new(Object::new(name.0, value)))
+            }
+            None => None,
+        };
+        match &new {
+            Some(object) => self.objects.insert(name.clone(), object.clone()),
+            None => self.objects.remove(&name),
+        };
+        self.events.push(Event { name, old, new });
+    }
+}
+
+fn is_free(object: &Value) -> bool {
+    object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+}
+
+/// What admission adds to a pod that matters here.
+fn admit(pod: &mut Value) {
+    pod["status"] = json!({ "phase": "Pending" });
+    pod["spec"]["schedulerName"] = "default-scheduler".into();
+    let mut tolerations = pod["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        if !tolerations.iter().any(|known| known["key"] == key && known["effect"] == "NoExecute") {
+            tolerations
+                .push(json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30 }));
+        }
+    }
+    pod["spec"]["tolerations"] = tolerations.into();
+}
+
+/// Applies the parts of a strategic merge patch that are not as in a merge patch: conditions merge by their type, and
+/// single finalizers go.
+fn strategic_lists(object: &mut Value, patch: &mut Value) {
+    if let Some(meta) = patch.get_mut("metadata").and_then(Value::as_object_mut)
+        && let Some(gone) = meta.remove("$deleteFromPrimitiveList/finalizers")
+        && let Some(held) = object.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut)
+    {
+        held.retain(|finalizer| !gone.as_array().is_some_and(|gone| gone.contains(finalizer)));
+    }
+    let Some(conditions) = patch.pointer("/status/conditions").and_then(Value::as_array).cloned() else { return };
+    let mut known = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    for condition in conditions {
+        match known.iter_mut().find(|old| old["type"] == condition["type"]) {
+            Some(old) => merge(old, &condition),
+            None => known.push(condition),
+        }
+    }
+    patch["status"]["conditions"] = known.into();
+}
