@@ -81,9 +81,9 @@ impl Laws {
 
     /// At the end: every pod that ended under a Job was counted.
     pub fn all_counted(&self) -> Result<(), String> {
-        for index in 0..COUNTS.len() {
-            if let Some(uid) = self.ended[index].difference(&self.recorded[index]).next() {
-                return Err(format!("{uid} ended and was not counted as {}", COUNTS[index]));
+        for ((kind, ended), recorded) in COUNTS.iter().zip(&self.ended).zip(&self.recorded) {
+            if let Some(uid) = ended.difference(recorded).next() {
+                return Err(format!("{uid} ended and was not counted as {kind}"));
             }
         }
         Ok(())
