@@ -119,10 +119,9 @@ fn streams(scope: &Scope<'_>) -> Result<()> {
 
 /// `exec -it` needs a terminal on this side, which `script` makes.
 fn terminal(scope: &Scope<'_>) -> Result<()> {
-    // The size comes after the start, as it may with any server; the shell outlives its last word, because containerd 1.6
-    // may lose what a terminal's program says in the moment of its end.
+    // The size comes after the start, as it may with any server; until then `stty` succeeds and says nothing.
     let exec = format!(
-        "kubectl -n {} exec -it tools -- sh -c 'tty; until stty size 2>/dev/null; do sleep 0.1; done; sleep 1'",
+        "kubectl -n {} exec -it tools -- sh -c 'tty; until stty size | grep 101; do sleep 0.1; done'",
         scope.namespace
     );
     let mut command = scope.cluster.command("timeout");
