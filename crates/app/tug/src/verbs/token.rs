@@ -1,9 +1,12 @@
 //! `tug token create|list|delete`: bootstrap tokens, with which machines join.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use pki::{BootstrapToken, JoinToken};
 
@@ -12,6 +15,7 @@ use crate::connect::Target;
 const NAMESPACE: &str = "kube-system";
 const PREFIX: &str = "bootstrap-token-";
 const SECRET_TYPE: &str = "type=bootstrap.kubernetes.io/token";
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -94,10 +98,14 @@ pub async fn create(client: &Client, description: &str, expires: Option<Timestam
         .create(&PostParams::default(), &secret)
         .await
         .context("cannot store the token")?;
-    let ca = Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(client.clone(), NAMESPACE)
-        .get("kube-root-ca.crt")
-        .await
-        .context("cannot read the cluster's authority")?;
+    // A controller publishes the authority, in a new cluster a moment after the API answers.
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
+    let published = await_condition(maps, "kube-root-ca.crt", |found: Option<&ConfigMap>| found.is_some());
+    let published = tokio::time::timeout(PUBLISHED_WITHIN, published).await;
+    let ca = published
+        .context("the cluster's authority is not published; see the log of its control plane")?
+        .context("cannot read the cluster's authority")?
+        .context("the cluster's authority was removed")?;
     let pem = ca.data.as_ref().and_then(|data| data.get("ca.crt")).context("the cluster publishes no authority")?;
     let ca_hash = pki::spki_hash(&pki::inspect::first_der(pem)?)?;
     Ok(JoinToken { token, ca_hash })
