@@ -23,6 +23,11 @@ pub struct NodeSpec {
 }
 
 impl NodeSpec {
+    /// What node selectors ask about.
+    pub fn traits(&self) -> nodes::Traits<'_> {
+        nodes::Traits { name: &self.name, labels: &self.labels }
+    }
+
     pub fn new(node: Node) -> Self {
         let spec = node.spec.unwrap_or_default();
         let status = node.status.unwrap_or_default();

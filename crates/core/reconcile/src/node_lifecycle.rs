@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use serde_json::json;
 
 use crate::conditions::seconds;
-use crate::node_fit::tolerates;
 use crate::ownership::reference;
 use crate::plan::{NODES, Note, Op, PODS, PatchKind, Plan, Step};
 use crate::pod::PodView;
+use nodes::tolerates;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";

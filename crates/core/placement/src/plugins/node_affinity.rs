@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
+use k8s_openapi::api::core::v1::NodeSelectorRequirement;
 
 use crate::plugin::{Plugin, Rejection, Verdict, scale};
 use crate::pod::PodInfo;
@@ -15,7 +15,7 @@ pub fn selects(pod: &PodInfo, node: &NodeSpec) -> bool {
     let affinity = pod.node_affinity.as_ref();
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
     pod.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-        && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches(term, node)))
+        && required.is_none_or(|selector| nodes::selects(selector, node.traits()))
 }
 
 /// The only nodes that the required terms name, where each term names some.
@@ -35,32 +35,6 @@ pub fn named_nodes(pod: &PodInfo) -> Option<BTreeSet<&str>> {
     (!required.node_selector_terms.is_empty()).then_some(all)
 }
 
-/// A term without requirements matches nothing.
-fn matches(term: &NodeSelectorTerm, node: &NodeSpec) -> bool {
-    let mut labels = term.match_expressions.iter().flatten().peekable();
-    let mut fields = term.match_fields.iter().flatten().peekable();
-    if labels.peek().is_none() && fields.peek().is_none() {
-        return false;
-    }
-    labels.all(|requirement| holds(requirement, node.labels.get(&requirement.key)))
-        && fields.all(|field| field.key == "metadata.name" && holds(field, Some(&node.name)))
-}
-
-fn holds(requirement: &NodeSelectorRequirement, value: Option<&String>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let number = |text: Option<&String>| text.and_then(|text| text.parse::<i64>().ok());
-    let compared = || number(value).zip(number(values.first()));
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(|value| values.contains(value)),
-        "NotIn" => value.is_none_or(|value| !values.contains(value)),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compared().is_some_and(|(has, limit)| has > limit),
-        "Lt" => compared().is_some_and(|(has, limit)| has < limit),
-        _ => false,
-    }
-}
-
 struct Rule<'a>(&'a PodInfo);
 
 impl Verdict for Rule<'_> {
@@ -74,7 +48,7 @@ impl Verdict for Rule<'_> {
     fn score(&self, node: &NodeInfo) -> Option<i64> {
         let affinity = self.0.node_affinity.as_ref()?;
         let preferred = affinity.preferred_during_scheduling_ignored_during_execution.as_ref()?;
-        let matching = preferred.iter().filter(|term| matches(&term.preference, &node.spec));
+        let matching = preferred.iter().filter(|term| nodes::matches(&term.preference, node.spec.traits()));
         Some(matching.map(|term| i64::from(term.weight)).sum())
     }
 

@@ -1,6 +1,6 @@
 //! TaintToleration: taints keep out pods that do not tolerate them, or make their nodes a second choice.
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use k8s_openapi::api::core::v1::Taint;
 
 use crate::plugin::{Plugin, Rejection, Verdict, scale};
 use crate::pod::PodInfo;
@@ -9,24 +9,7 @@ use crate::snapshot::NodeInfo;
 pub const PLUGIN: Plugin = Plugin { name: "TaintToleration", weight: 3, prepare: |pod, _| Box::new(Rule(pod)) };
 
 pub fn tolerates(pod: &PodInfo, taint: &Taint) -> bool {
-    pod.tolerations.iter().any(|toleration| covers(toleration, taint))
-}
-
-fn covers(toleration: &Toleration, taint: &Taint) -> bool {
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let number = |text: &Option<String>| text.as_deref().unwrap_or_default().parse::<i64>().ok();
-    if given(&toleration.effect).is_some_and(|effect| effect != taint.effect) {
-        return false;
-    }
-    if given(&toleration.key).is_some_and(|key| key != taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        Some("Lt") => number(&taint.value).zip(number(&toleration.value)).is_some_and(|(has, limit)| has < limit),
-        Some("Gt") => number(&taint.value).zip(number(&toleration.value)).is_some_and(|(has, limit)| has > limit),
-        _ => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
-    }
+    pod.tolerations.iter().any(|toleration| nodes::tolerates(toleration, taint))
 }
 
 struct Rule<'a>(&'a PodInfo);
