@@ -48,7 +48,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    // Wrong usage ends here with code 2.
+    // Flags and verbs that do not exist end here with code 2.
     let outcome = match Cli::parse().verb {
         Verb::Up(options) => up::run(options),
         Verb::Down(options) => down::run(&options),
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tug: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<verbs::WrongUsage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::cause::Cause;
-use crate::view::{condition_is, duration, list, name, namespace, number, since, text, texts};
+use crate::pod::Host;
+use crate::view::{duration, list, name, namespace, number, since, text, texts};
 
 /// Who removes a finalizer, in words.
 pub fn owner(finalizer: &str) -> String {
@@ -41,8 +42,8 @@ pub(crate) fn finalizers(object: &Value, resource: &str) -> Option<Cause> {
     Some(Cause::new(what, help).seen(seen).run(command))
 }
 
-/// Why a deleted pod is still there. `node` is the one it is on, as far as it exists.
-pub(crate) fn pod(pod: &Value, node: Option<&Value>, now: i64) -> Vec<Cause> {
+/// Why a deleted pod is still there.
+pub(crate) fn pod(pod: &Value, host: Host<'_>, now: i64) -> Vec<Cause> {
     let on = text(pod, "/spec/nodeName");
     let overdue = since(pod, "/metadata/deletionTimestamp", now).unwrap_or(0);
     let grace = number(pod, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
@@ -54,16 +55,16 @@ pub(crate) fn pod(pod: &Value, node: Option<&Value>, now: i64) -> Vec<Cause> {
     let seen = format!("deletionTimestamp {}, grace period {grace} s", text(pod, "/metadata/deletionTimestamp"));
     let force = format!("kubectl delete pod {} -n {} --force --grace-period=0", name(pod), namespace(pod));
     let mut causes = Vec::new();
-    let node_ready = node.is_some_and(|node| condition_is(node, "Ready", "True").is_some());
-    if !on.is_empty() && !node_ready && !running.is_empty() {
-        let state = if node.is_some() { "is not ready" } else { "does not exist any more" };
+    let gone = matches!(host, Host::Gone);
+    if !on.is_empty() && (gone || host.not_ready().is_some()) && !running.is_empty() {
+        let state = if gone { "does not exist any more" } else { "is not ready" };
         causes.push(
             Cause::new(
                 format!("it was deleted, and its node {on} {state}: nobody there can end its containers"),
                 "bring the node back; if it is gone for good, delete the pod by force",
             )
             .seen(seen)
-            .run(if node.is_some() { format!("tug why node {on}") } else { force }),
+            .run(if gone { force } else { format!("tug why node {on}") }),
         );
     } else if !running.is_empty() && overdue < 0 {
         let hooks =
@@ -85,9 +86,10 @@ pub(crate) fn pod(pod: &Value, node: Option<&Value>, now: i64) -> Vec<Cause> {
         causes.push(
             Cause::new(
                 format!(
-                    "its grace period is over for {}, and {} on {on} still run(s)",
+                    "its grace period is over for {}, and {} on {on} {}",
                     duration(overdue),
-                    running.join(", ")
+                    running.join(", "),
+                    if running.len() == 1 { "still runs" } else { "still run" }
                 ),
                 "see what the node says of the pod; a process in the kernel's hands cannot be killed",
             )

@@ -40,7 +40,8 @@ pub(crate) fn causes(facts: &PodFacts<'_>) -> Vec<Cause> {
     let pod = facts.pod;
     let gates: Vec<&str> = list(pod, "/spec/schedulingGates").iter().map(|gate| text(gate, "/name")).collect();
     if !gates.is_empty() {
-        let what = format!("it waits for its scheduling gate(s) {} to be removed", gates.join(", "));
+        let word = if gates.len() == 1 { "gate" } else { "gates" };
+        let what = format!("it waits for its scheduling {word} {} to be removed", gates.join(", "));
         let help = "let the controller that set the gate remove it, or remove it yourself";
         let patch = r#"[{"op":"remove","path":"/spec/schedulingGates"}]"#;
         let command = format!("kubectl patch pod {} -n {} --type=json -p '{patch}'", name(pod), namespace(pod));
@@ -87,7 +88,7 @@ pub(crate) fn claims(facts: &PodFacts<'_>) -> Vec<Cause> {
 }
 
 fn nodes(facts: &PodFacts<'_>) -> Vec<Cause> {
-    let Some(placement) = facts.placement else { return Vec::new() };
+    let Some(placement) = facts.placement else { return unseen(facts) };
     if placement.nodes.is_empty() {
         let cause = Cause::new(
             "the cluster has no nodes",
@@ -99,14 +100,9 @@ fn nodes(facts: &PodFacts<'_>) -> Vec<Cause> {
     if !fitting.is_empty() {
         return unanswered(facts, &fitting);
     }
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    placement.nodes.iter().flat_map(|node| &node.reasons).for_each(|r| *counts.entry(r).or_default() += 1);
-    let mut reasons: Vec<(&str, usize)> = counts.into_iter().collect();
-    // What most nodes say comes first; of two that as many say, the one that depends on the pod's own wishes.
-    reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), rank(reason)));
+    let reasons = ranked(facts, placement);
     let all = placement.nodes.len();
-    let mut causes: Vec<Cause> =
-        reasons.into_iter().map(|(reason, count)| of_reason(facts, placement, reason, count, all)).collect();
+    let mut causes: Vec<Cause> = reasons.into_iter().map(|reason| of_reason(facts, placement, reason, all)).collect();
     if let Some(first) = causes.first_mut() {
         let few = if all <= NODES_SHOWN_MAX { per_node(placement) } else { Vec::new() };
         *first = std::mem::take(first).seen(told(facts)).seen_all(few);
@@ -114,12 +110,70 @@ fn nodes(facts: &PodFacts<'_>) -> Vec<Cause> {
     causes
 }
 
-fn rank(reason: &str) -> u8 {
-    match reason {
-        _ if reason.contains("affinity/selector") || reason.contains("[NodeAffinity]") => 0,
-        _ if reason.starts_with("Insufficient") => 1,
-        _ if reason.contains("taint") => 2,
-        _ => 3,
+/// Nodes that the pod does not choose, and nodes that are kept for others, have little to do with its trouble, unless
+/// all are such: what the remaining ones say comes first, and of that what most of them say.
+fn ranked<'a>(facts: &PodFacts<'_>, placement: &'a Placement) -> Vec<&'a str> {
+    let for_others: BTreeSet<&str> = kept_for_others(facts).into_iter().collect();
+    let chosen = |node: &&NodeAnswer| !node.reasons.iter().any(|reason| is_about_selection(reason));
+    let open = |node: &&NodeAnswer| !for_others.contains(node.name.as_str());
+    let narrowed = |nodes: Vec<&'a NodeAnswer>, keep: &dyn Fn(&&'a NodeAnswer) -> bool| {
+        let kept: Vec<&NodeAnswer> = nodes.iter().copied().filter(keep).collect();
+        if kept.is_empty() { nodes } else { kept }
+    };
+    let nearest = narrowed(narrowed(placement.nodes.iter().collect(), &chosen), &open);
+    let mut ranked: Vec<(u8, std::cmp::Reverse<usize>, usize, &str)> = Vec::new();
+    for reason in placement.nodes.iter().flat_map(|node| &node.reasons) {
+        if ranked.iter().any(|(.., other)| other == reason) {
+            continue;
+        }
+        let count = nearest.iter().filter(|node| node.reasons.contains(reason)).count();
+        // Of two that as many say, the one that lies in the pod's own wishes.
+        let order = [is_about_selection(reason), reason.starts_with("Insufficient"), reason.contains("taint"), true];
+        let order = order.iter().position(|is| *is).unwrap_or_default();
+        ranked.push((u8::from(count == 0), std::cmp::Reverse(count), order, reason));
+    }
+    ranked.sort();
+    ranked.into_iter().map(|(.., reason)| reason).collect()
+}
+
+/// Names of nodes with a taint that people set and that the pod does not tolerate; the cluster's own taints are troubles.
+fn kept_for_others<'a>(facts: &PodFacts<'a>) -> Vec<&'a str> {
+    let by_people = |taint: &Value| !text(taint, "/key").starts_with("node.kubernetes.io/");
+    let kept = |node: &&Value| own_taints(node).any(by_people);
+    let placement = facts.placement.map_or(&[][..], |placement| &placement.nodes);
+    let refuses =
+        |name: &str| placement.iter().any(|node| node.name == name && node.reasons.iter().any(|r| r.contains("taint")));
+    let nodes = facts.nodes.unwrap_or_default().iter();
+    nodes.filter(kept).map(name).filter(|name| refuses(name)).collect()
+}
+
+fn is_about_selection(reason: &str) -> bool {
+    reason.contains("affinity/selector") || reason.contains("[NodeAffinity]")
+}
+
+/// Taints that keep pods out.
+fn own_taints(node: &Value) -> impl Iterator<Item = &Value> {
+    list(node, "/spec/taints").iter().filter(|taint| text(taint, "/effect") != "PreferNoSchedule")
+}
+
+/// The nodes that refuse the pod for this reason.
+fn refusing<'a>(facts: &PodFacts<'a>, placement: &Placement, reason: &str) -> Vec<&'a Value> {
+    let says = |node: &NodeAnswer| node.reasons.iter().any(|other| other == reason);
+    let names: BTreeSet<&str> =
+        placement.nodes.iter().filter(|node| says(node)).map(|node| node.name.as_str()).collect();
+    facts.nodes.unwrap_or_default().iter().filter(|node| names.contains(name(node))).collect()
+}
+
+/// Who may not see the nodes is told what the scheduler said.
+fn unseen(facts: &PodFacts<'_>) -> Vec<Cause> {
+    let scheduled = condition_is(facts.pod, "PodScheduled", "False").map(|condition| text(condition, "/message"));
+    match scheduled.filter(|message| !message.is_empty()) {
+        Some(message) => {
+            let what = format!("no node takes it: {}", crate::view::short(message));
+            let help = "change what the scheduler names; who may see the nodes is told more";
+            vec![Cause::new(what, help).seen(told(facts))]
+        }
+        None => Vec::new(),
     }
 }
 
@@ -157,35 +211,52 @@ fn per_node(placement: &Placement) -> Vec<String> {
     placement.nodes.iter().map(line).collect()
 }
 
-fn share(count: usize, all: usize) -> String {
-    match (count, all) {
-        (1, 1) => "the only node".to_owned(),
-        (count, all) if count == all => format!("all {all} nodes"),
-        (count, all) => format!("{count} of {all} nodes"),
+/// How many nodes say a thing, as the beginning of a sentence.
+#[derive(Clone, Copy)]
+struct Share {
+    count: usize,
+    all: usize,
+}
+
+impl Share {
+    /// With a verb behind it, in its forms for one and for several.
+    fn does(self, one: &str, several: &str) -> String {
+        format!("{self} {}", if self.count == 1 { one } else { several })
     }
 }
 
-fn of_reason(facts: &PodFacts<'_>, placement: &Placement, reason: &str, count: usize, all: usize) -> Cause {
-    let share = share(count, all);
-    let refusing = || placement.nodes.iter().filter(|node| node.reasons.iter().any(|other| other == reason));
-    let names: BTreeSet<&str> = refusing().map(|node| node.name.as_str()).collect();
-    let objects: Vec<&Value> = facts.nodes.iter().filter(|node| names.contains(name(node))).collect();
-    if let Some(resource) = reason.strip_prefix("Insufficient ") {
-        return insufficient(facts, placement, resource, &share);
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.count, self.all) {
+            (1, 1) => write!(f, "the only node"),
+            (2, 2) => write!(f, "both nodes"),
+            (count, all) if count == all => write!(f, "all {all} nodes"),
+            (count, all) => write!(f, "{count} of {all} nodes"),
+        }
     }
-    if reason.contains("affinity/selector") || reason.contains("[NodeAffinity]") {
-        return selector(facts, &objects, &share);
+}
+
+fn of_reason(facts: &PodFacts<'_>, placement: &Placement, reason: &str, all: usize) -> Cause {
+    let says = |node: &&NodeAnswer| node.reasons.iter().any(|other| other == reason);
+    let share = Share { count: placement.nodes.iter().filter(says).count(), all };
+    let objects = refusing(facts, placement, reason);
+    if let Some(resource) = reason.strip_prefix("Insufficient ") {
+        return insufficient(facts, placement, resource, share);
+    }
+    if is_about_selection(reason) {
+        return selector(facts, &objects, share);
     }
     if reason.contains("untolerated taint") {
-        return taints(&objects, &share);
+        return taints(&objects, share);
     }
     if reason.contains("unschedulable") {
         let first = objects.first().map(|node| name(node)).unwrap_or_default();
-        let what = format!("{share} refuse(s) new pods: cordoned ({})", some(names.iter().copied()));
+        let names = some(objects.iter().map(|node| name(node)));
+        let what = format!("{} no new pods: cordoned ({names})", share.does("takes", "take"));
         return Cause::new(what, "uncordon a node, or add one").run(format!("kubectl uncordon {first}"));
     }
     if reason == "Too many pods" {
-        let what = format!("{share} hold(s) as many pods as it may");
+        let what = share.does("holds as many pods as it may", "hold as many pods as they may");
         return Cause::new(what, "delete pods that are not needed, or add a node").run("kubectl get pods -A -o wide");
     }
     if reason.contains("free ports") {
@@ -195,13 +266,13 @@ fn of_reason(facts: &PodFacts<'_>, placement: &Placement, reason: &str, count: u
             .filter_map(|port| number(port, "/hostPort").filter(|port| *port > 0).map(|port| port.to_string()))
             .collect();
         let ports = ports.into_iter().collect::<Vec<_>>().join(", ");
-        let what = format!("it wants host port(s) {ports}, taken on {share} by other pods");
+        let what = format!("it wants host port {ports}, which other pods hold on {share}");
         return Cause::new(what, "use another hostPort, or a Service instead of one; or add a node");
     }
-    relation(reason, &share)
+    relation(reason, share)
 }
 
-fn relation(reason: &str, share: &str) -> Cause {
+fn relation(reason: &str, share: Share) -> Cause {
     let (what, help) = if reason.contains("anti-affinity") {
         (
             "its anti-affinity, or that of a pod there, keeps it from",
@@ -221,27 +292,31 @@ fn relation(reason: &str, share: &str) -> Cause {
         )
     } else {
         return Cause::new(
-            format!("{share} refuse(s) it: {reason}"),
+            format!("{} it: {reason}", share.does("refuses", "refuse")),
             "change what the reason names, in the pod or on a node",
         );
     };
     Cause::new(format!("{what} {share}"), help).seen(reason)
 }
 
-fn insufficient(facts: &PodFacts<'_>, placement: &Placement, resource: &str, share: &str) -> Cause {
+fn insufficient(facts: &PodFacts<'_>, placement: &Placement, resource: &str, share: Share) -> Cause {
     let asked = placement.requests.get(resource).copied().unwrap_or(0);
     let get = |map: &BTreeMap<String, i64>| map.get(resource).copied().unwrap_or(0);
-    let roomiest = placement.nodes.iter().max_by_key(|node| get(&node.free));
-    let largest = placement.nodes.iter().max_by_key(|node| get(&node.allocatable));
+    // Room on other nodes is of no use to it: they refuse it for another reason.
+    let short_of = |node: &&NodeAnswer| node.reasons.iter().any(|r| r.strip_prefix("Insufficient ") == Some(resource));
+    let candidates = || placement.nodes.iter().filter(short_of);
+    let roomiest = candidates().max_by_key(|node| get(&node.free));
+    let largest = candidates().max_by_key(|node| get(&node.allocatable));
     let (Some(roomiest), Some(largest)) = (roomiest, largest) else { return Cause::default() };
     let (free, whole) = (get(&roomiest.free).max(0), get(&largest.allocatable));
     let wants = format!("it asks for {resource} {}", amount(resource, asked));
     if whole == 0 {
-        let what = format!("{wants}, and no node has any {resource}");
+        let what = format!("{wants}, and {} none at all", share.does("has", "have"));
         return Cause::new(what, format!("add a node that has {resource}, or take the request out"));
     }
     let what = format!(
-        "{wants}, and {share} lack(s) it: the largest free room is {}, on {}",
+        "{wants}, and {} it: the largest free room is {}, on {}",
+        share.does("lacks", "lack"),
         amount(resource, free),
         roomiest.name
     );
@@ -271,7 +346,7 @@ fn insufficient(facts: &PodFacts<'_>, placement: &Placement, resource: &str, sha
 }
 
 /// The pod's selector beside what nodes have.
-fn selector(facts: &PodFacts<'_>, nodes: &[&Value], share: &str) -> Cause {
+fn selector(facts: &PodFacts<'_>, nodes: &[&Value], share: Share) -> Cause {
     let wanted = pairs(facts.pod, "/spec/nodeSelector");
     let first = nodes.first().map(|node| name(node)).unwrap_or("NODE");
     let missing = |node: &Value| {
@@ -310,10 +385,10 @@ fn selector(facts: &PodFacts<'_>, nodes: &[&Value], share: &str) -> Cause {
     cause.run(format!("kubectl label node {nearest} {}{overwrite}", lacking.join(" ")))
 }
 
-fn taints(nodes: &[&Value], share: &str) -> Cause {
+fn taints(nodes: &[&Value], share: Share) -> Cause {
     let mut by_taint: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
     for node in nodes {
-        for taint in list(node, "/spec/taints").iter().filter(|taint| text(taint, "/effect") != "PreferNoSchedule") {
+        for taint in own_taints(node) {
             let (key, value) = (text(taint, "/key"), text(taint, "/value"));
             let full = if value.is_empty() { key.to_owned() } else { format!("{key}={value}") };
             let key = (format!("{full}:{}", text(taint, "/effect")), key.to_owned());
@@ -326,7 +401,7 @@ fn taints(nodes: &[&Value], share: &str) -> Cause {
     };
     let first = on.first().copied().unwrap_or_default();
     let lines = by_taint.iter().map(|((taint, _), nodes)| format!("taint {taint} on {}", some(nodes.iter().copied())));
-    let what = format!("{share} keep(s) it out by the taint {taint}, which it does not tolerate");
+    let what = format!("{} it out by the taint {taint}, which it does not tolerate", share.does("keeps", "keep"));
     let (help, command) = match key.strip_prefix("node.kubernetes.io/") {
         Some(trouble) => (
             format!("mend the node: the cluster itself sets this taint while a node is {}", trouble.replace('-', " ")),

@@ -31,8 +31,9 @@ pub struct PodFacts<'a> {
     pub pod: &'a Value,
     /// Those about the pod.
     pub events: &'a [Value],
-    /// All nodes of a pod that waits for one; else its own, as far as it exists.
-    pub nodes: &'a [Value],
+    /// All nodes of a pod that waits for one; else its own, as far as it exists. Nothing where the caller may not see
+    /// nodes.
+    pub nodes: Option<&'a [Value]>,
     /// Of a pod without a node.
     pub placement: Option<&'a Placement>,
     /// The end of each log that `wants_logs` asks for, by container.
@@ -42,6 +43,24 @@ pub struct PodFacts<'a> {
     pub claims: &'a [Claim],
     /// Seconds since the epoch.
     pub now: i64,
+}
+
+/// The node that a pod is bound to.
+#[derive(Clone, Copy)]
+pub(crate) enum Host<'a> {
+    Known(&'a Value),
+    Gone,
+    /// The caller may not see it.
+    Hidden,
+}
+
+impl<'a> Host<'a> {
+    pub fn not_ready(self) -> Option<&'a Value> {
+        match self {
+            Host::Known(node) if condition_is(node, "Ready", "True").is_none() => Some(node),
+            _ => None,
+        }
+    }
 }
 
 /// The containers whose last words matter, and whether those are of the run before the current one.
@@ -107,15 +126,18 @@ fn parts_of(pod: &Value) -> impl Iterator<Item = &Value> {
 /// What stands in a pod's way, the true cause first.
 pub fn pod(facts: &PodFacts<'_>) -> Vec<Cause> {
     let pod = facts.pod;
-    let own_node = facts.nodes.iter().find(|node| name(node) == text(pod, "/spec/nodeName"));
+    let host = match facts.nodes {
+        None => Host::Hidden,
+        Some(nodes) => nodes.iter().find(|n| name(n) == text(pod, "/spec/nodeName")).map_or(Host::Gone, Host::Known),
+    };
     if is_being_deleted(pod) {
-        return ending::pod(pod, own_node, facts.now);
+        return ending::pod(pod, host, facts.now);
     }
     match text(pod, "/status/phase") {
         "Succeeded" => Vec::new(),
         "Failed" => failed(facts),
         _ if text(pod, "/spec/nodeName").is_empty() => pending::causes(facts),
-        _ => bound(facts, own_node),
+        _ => bound(facts, host),
     }
 }
 
@@ -172,18 +194,18 @@ fn refused(on: &str, message: &str) -> Cause {
     .run(format!("kubectl describe node {on}"))
 }
 
-fn bound(facts: &PodFacts<'_>, own_node: Option<&Value>) -> Vec<Cause> {
+fn bound(facts: &PodFacts<'_>, host: Host<'_>) -> Vec<Cause> {
     let on = text(facts.pod, "/spec/nodeName");
-    let Some(own_node) = own_node else {
+    if let Host::Gone = host {
         let what = format!("it is bound to the node {on}, which does not exist");
         let help = "bring the node back, or delete the pod so that another is placed";
         let command = format!("kubectl delete pod {} -n {}", name(facts.pod), namespace(facts.pod));
         return vec![Cause::new(what, help).run(command)];
-    };
+    }
     let mut causes = Vec::new();
-    if condition_is(own_node, "Ready", "True").is_none() {
-        let line = condition(own_node, "Ready").map(condition_line).unwrap_or_default();
-        let what = format!("its node {on} is not ready: {}", node::not_ready(own_node));
+    if let Some(node) = host.not_ready() {
+        let line = condition(node, "Ready").map(condition_line).unwrap_or_default();
+        let what = format!("its node {on} is not ready: {}", node::not_ready(node));
         causes.push(Cause::new(what, "mend the node").seen(line).run(format!("tug why node {on}")));
     }
     causes.extend(containers(facts));

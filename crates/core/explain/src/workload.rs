@@ -230,7 +230,8 @@ fn given_up(facts: &WorkloadFacts<'_>, causes: &mut Vec<Cause>) {
     let (what, help, first) = match text(failed, "/reason") {
         "BackoffLimitExceeded" => {
             let limit = number(facts.object, "/spec/backoffLimit").unwrap_or(6);
-            let what = format!("the Job gave up after {failures} failed pod(s): its backoffLimit is {limit}");
+            let pods = if failures == 1 { "pod" } else { "pods" };
+            let what = format!("the Job gave up after {failures} failed {pods}: its backoffLimit is {limit}");
             (what, "mend what makes the pods fail, then create the Job again; or raise backoffLimit", false)
         }
         "DeadlineExceeded" => {
@@ -244,8 +245,9 @@ fn given_up(facts: &WorkloadFacts<'_>, causes: &mut Vec<Cause>) {
         }
         "FailedIndexes" | "MaxFailedIndexesExceeded" => {
             let indexes = text(facts.object, "/status/failedIndexes");
+            let word = if indexes.contains([',', '-']) { "indexes" } else { "index" };
             (
-                format!("the Job's index(es) {indexes} failed for good"),
+                format!("the Job's {word} {indexes} failed for good"),
                 "mend these indexes, then create the Job again",
                 false,
             )

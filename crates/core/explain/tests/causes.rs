@@ -47,7 +47,7 @@ fn ask(object: &Value, events: &[Value], placement: Option<&Placement>, log: &st
     pod(&PodFacts {
         pod: object,
         events,
-        nodes: &nodes,
+        nodes: Some(&nodes),
         placement,
         logs: &logs,
         missing_pull_secrets: &[],
@@ -201,7 +201,7 @@ fn pods_without_a_node() {
     let full = placed(vec![answer("n1", "Insufficient cpu", 500), answer("n2", "Insufficient cpu", 1500)]);
     check(
         &ask(&pending(json!({})), &told, Some(&full), ""),
-        "it asks for cpu 64, and all 2 nodes lack(s) it: the largest free room is 1500m, on n2",
+        "it asks for cpu 64, and both nodes lack it: the largest free room is 1500m, on n2",
         &["event FailedScheduling", "n1: Insufficient cpu (500m free of 2)", "has 2 in all"],
     );
     let unmatched = placed(vec![answer("n1", "node(s) didn't match Pod's node affinity/selector", 0)]);
@@ -212,12 +212,12 @@ fn pods_without_a_node() {
     );
     check(
         &ask(&pending(json!({})), &[], Some(&placed(vec![answer("n1", "node(s) had untolerated taint(s)", 0)])), ""),
-        "the only node keep(s) it out by the taint k=v:NoSchedule, which it does not tolerate",
+        "the only node keeps it out by the taint k=v:NoSchedule, which it does not tolerate",
         &["kubectl taint node n1 k:NoSchedule-"],
     );
     check(
         &ask(&pending(json!({})), &[], Some(&placed(vec![answer("n1", "node(s) were unschedulable", 0)])), ""),
-        "the only node refuse(s) new pods: cordoned (n1)",
+        "the only node takes no new pods: cordoned (n1)",
         &["kubectl uncordon n1"],
     );
     check(&ask(&pending(json!({})), &[], Some(&placed(vec![])), ""), "the cluster has no nodes", &["tug token create"]);
@@ -228,15 +228,33 @@ fn pods_without_a_node() {
     );
     check(
         &ask(&pending(json!({"schedulingGates": [{"name": "example.com/hold"}]})), &[], None, ""),
-        "it waits for its scheduling gate(s) example.com/hold to be removed",
+        "it waits for its scheduling gate example.com/hold to be removed",
         &["kubectl patch pod p -n a"],
+    );
+    let for_others = "node(s) had untolerated taint(s)";
+    let meant = placed(vec![
+        answer("n0", "node(s) didn't match Pod's node affinity/selector", 90_000),
+        answer("n1", for_others, 90_000),
+        answer("n3", "Insufficient cpu", 1500),
+    ]);
+    check(
+        &ask(&pending(json!({"nodeSelector": {"disk": "ssd"}})), &[], Some(&meant), ""),
+        "it asks for cpu 64, and 1 of 3 nodes lacks it: the largest free room is 1500m, on n3",
+        &["n1: node(s) had untolerated taint(s)"],
+    );
+    let unscheduled =
+        json!({"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Too many pods."});
+    check(
+        &ask(&a_pod(json!({}), json!({"phase": "Pending", "conditions": [unscheduled]})), &[], None, ""),
+        "no node takes it: 0/3 nodes are available: 3 Too many pods.",
+        &[],
     );
     let lost = [Claim { name: "data".to_owned(), ..Claim::default() }];
     let (object, logs) = (pending(json!({})), BTreeMap::new());
     let facts = PodFacts {
         pod: &object,
         events: &[],
-        nodes: &[],
+        nodes: Some(&[]),
         placement: None,
         logs: &logs,
         missing_pull_secrets: &[],
@@ -288,7 +306,7 @@ fn workloads_tell_of_their_pods_and_of_denials() {
     };
     let causes = workload(&facts);
     check(&causes, "pod j-1: container \"app\" ends", &[]);
-    assert_eq!(causes[1].cause, "the Job gave up after 1 failed pod(s): its backoffLimit is 0");
+    assert_eq!(causes[1].cause, "the Job gave up after 1 failed pod: its backoffLimit is 0");
 
     let message =
         "pods \"web-1-\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2";

@@ -45,13 +45,33 @@ pub fn place(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Result<String, Bo
     best(&verdicts, &feasible, seed).ok_or_else(|| explain(pod, snapshot, &refused, seed))
 }
 
-/// Every node's answer to the pod, in the order of their names: why not, or nothing where the pod fits.
+/// Every node's answer to the pod, in the order of their names: all that speaks against it there, where placing stops at
+/// the first; nothing where the pod fits.
 pub fn survey<'a>(pod: &PodInfo, snapshot: &'a Snapshot) -> Vec<(&'a NodeInfo, Vec<String>)> {
-    let (feasible, refused) = ask_all(pod, snapshot, &prepare(pod, snapshot));
-    let mut answers: Vec<_> = feasible.into_iter().map(|node| (node, Vec::new())).collect();
-    answers.extend(refused.into_iter().map(|one| (one.node, one.rejection.reasons)));
+    let (verdicts, named) = (prepare(pod, snapshot), named_nodes(pod));
+    let reasons = |node: &NodeInfo| {
+        let mut reasons: Vec<String> = Vec::new();
+        if named.as_ref().is_some_and(|named| !named.contains(node.spec.name.as_str())) {
+            reasons.extend(not_named().1.reasons);
+        }
+        for rejection in verdicts.iter().filter_map(|verdict| verdict.filter(node).err()) {
+            reasons.extend(rejection.reasons);
+        }
+        if reasons.is_empty()
+            && let Err((_, rejection)) = filter(pod, snapshot, &verdicts, node)
+        {
+            reasons.extend(rejection.reasons);
+        }
+        reasons
+    };
+    let mut answers: Vec<_> = snapshot.nodes().map(|node| (node, reasons(node))).collect();
     answers.sort_by(|one, other| one.0.spec.name.cmp(&other.0.spec.name));
     answers
+}
+
+/// The answer of a node that is none of those to which the pod limits itself by name.
+fn not_named() -> (&'static str, Rejection) {
+    ("NodeAffinity", Rejection::final_("node(s) didn't satisfy plugin(s) [NodeAffinity]"))
 }
 
 fn ask_all<'a>(
@@ -63,9 +83,7 @@ fn ask_all<'a>(
     let (mut feasible, mut refused) = (Vec::new(), Vec::new());
     for node in snapshot.nodes() {
         let answer = match &named {
-            Some(named) if !named.contains(node.spec.name.as_str()) => {
-                Err(("NodeAffinity", Rejection::final_("node(s) didn't satisfy plugin(s) [NodeAffinity]")))
-            }
+            Some(named) if !named.contains(node.spec.name.as_str()) => Err(not_named()),
             _ => filter(pod, snapshot, verdicts, node),
         };
         match answer {

@@ -14,6 +14,18 @@ use std::future::Future;
 
 use anyhow::{Context, Result};
 
+/// Words that no verb can make sense of: the program ends with code 2, as for flags that do not exist.
+#[derive(Debug)]
+pub struct WrongUsage(pub String);
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
 /// Runs a verb's future on a small runtime: verbs wait for answers, they do not compute.
 pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime =

@@ -79,7 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Kind and name of the words of the command line.
+/// Kind and name by the words of the command line.
 fn wanted(words: &[String]) -> Result<(Option<Kind>, &str)> {
     let (kind, name) = match words {
         [one] => match one.split_once('/') {
@@ -87,7 +87,7 @@ fn wanted(words: &[String]) -> Result<(Option<Kind>, &str)> {
             None => return Ok((None, one)),
         },
         [kind, name] => (kind.as_str(), name.as_str()),
-        _ => bail!("name one object: tug why KIND NAME"),
+        _ => return wrong("name one object: tug why KIND NAME".to_owned()),
     };
     let word = kind.to_lowercase();
     // `deployments.apps` and `deployments.v1.apps` as kubectl takes them.
@@ -95,12 +95,16 @@ fn wanted(words: &[String]) -> Result<(Option<Kind>, &str)> {
     let is = |kind: &&Kind| word == kind.plural || word == kind.short || word == kind.name.to_lowercase();
     match KINDS.iter().find(is) {
         Some(kind) if !name.is_empty() => Ok((Some(*kind), name)),
-        Some(_) => bail!("which {kind}? name it: tug why {kind} NAME"),
+        Some(_) => wrong(format!("which {kind}? name it: tug why {kind} NAME")),
         None => {
             let known: Vec<String> = KINDS.iter().map(|kind| kind.name.to_lowercase()).collect();
-            bail!("tug why knows nothing of {kind:?}; it can tell of {}", known.join(", "))
+            wrong(format!("tug why knows nothing of {kind:?}; it can tell of {}", known.join(", ")))
         }
     }
+}
+
+fn wrong<T>(what: String) -> Result<T> {
+    Err(super::WrongUsage(what).into())
 }
 
 async fn answer(reader: &Reader, kind: Option<Kind>, name: &str, namespace: &str) -> Result<Report> {

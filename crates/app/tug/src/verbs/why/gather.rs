@@ -6,7 +6,7 @@ use anyhow::Result;
 use explain::{Cause, Claim, NamespaceFacts, NodeFacts, PodFacts, Report, WorkloadFacts};
 use serde_json::Value;
 
-use super::reader::Reader;
+use super::reader::{Reader, is_forbidden};
 use super::{KINDS, Kind, NAMESPACE, NODE, POD, REPLICA_SET, room};
 
 /// Objects in trouble of which a namespace's answer tells.
@@ -42,12 +42,20 @@ async fn pod(reader: &Reader, pod: &Value) -> Result<Vec<Cause>> {
     let on = text(pod, "/spec/nodeName");
     let waits = on.is_empty() && text(pod, "/metadata/deletionTimestamp").is_empty();
     let (placement, nodes) = if waits {
-        let (placement, nodes) = room::placement(reader, pod).await?;
-        (Some(placement), nodes)
+        match room::placement(reader, pod).await {
+            Ok((placement, nodes)) => (Some(placement), Some(nodes)),
+            // Who may not see nodes and all pods is told what the scheduler said.
+            Err(error) if is_forbidden(&error) => (None, None),
+            Err(error) => return Err(error),
+        }
     } else if on.is_empty() {
-        (None, Vec::new())
+        (None, Some(Vec::new()))
     } else {
-        (None, reader.object(NODE, "", on).await?.into_iter().collect())
+        match reader.object(NODE, "", on).await {
+            Ok(node) => (None, Some(node.into_iter().collect())),
+            Err(error) if is_forbidden(&error) => (None, None),
+            Err(error) => return Err(error),
+        }
     };
     let mut logs = BTreeMap::new();
     for (container, previous) in explain::wants_logs(pod) {
@@ -58,7 +66,7 @@ async fn pod(reader: &Reader, pod: &Value) -> Result<Vec<Cause>> {
     let facts = PodFacts {
         pod,
         events: &events,
-        nodes: &nodes,
+        nodes: nodes.as_deref(),
         placement: placement.as_ref(),
         logs: &logs,
         missing_pull_secrets: &missing_pull_secrets(reader, pod).await?,
@@ -92,7 +100,10 @@ async fn claims(reader: &Reader, pod: &Value) -> Result<Vec<Claim>> {
             name => name.to_owned(),
         };
         let path = format!("/api/v1/namespaces/{}/persistentvolumeclaims/{name}", text(pod, "/metadata/namespace"));
-        let claim = reader.get(&path).await?;
+        let claim = match reader.get(&path).await {
+            Err(error) if is_forbidden(&error) => continue,
+            answer => answer?,
+        };
         let of = |path| claim.as_ref().map(|claim| text(claim, path).to_owned());
         let phase = of("/status/phase").map(|phase| if phase.is_empty() { "Pending".to_owned() } else { phase });
         claims.push(Claim { name, phase, class: of("/spec/storageClassName").unwrap_or_default() });

@@ -31,6 +31,11 @@ impl Reader {
         }
     }
 
+    /// As `get`, of what only adds to an answer: nothing where the caller may not read it either.
+    pub async fn get_if_allowed(&self, path: &str) -> Result<Option<Value>> {
+        self.get(path).await.or_else(unless_forbidden)
+    }
+
     pub async fn object(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Value>> {
         let place = if kind.namespaced { format!("/namespaces/{}", escaped(namespace)) } else { String::new() };
         self.get(&format!("{}{place}/{}/{}", kind.api, kind.plural, escaped(name))).await
@@ -50,10 +55,15 @@ impl Reader {
         })
     }
 
+    /// As `list`, of what only adds to an answer: empty where the caller may not read it.
+    pub async fn list_if_allowed(&self, api: &str, plural: &str, namespace: &str, query: &str) -> Result<Vec<Value>> {
+        self.list(api, plural, namespace, query).await.or_else(unless_forbidden)
+    }
+
     /// Events about an object.
     pub async fn events(&self, namespace: &str, uid: &str) -> Result<Vec<Value>> {
-        self.list("/api/v1", "events", namespace, &format!("&fieldSelector=involvedObject.uid%3D{}", escaped(uid)))
-            .await
+        let query = format!("&fieldSelector=involvedObject.uid%3D{}", escaped(uid));
+        self.list_if_allowed("/api/v1", "events", namespace, &query).await
     }
 
     /// The end of a container's log; nothing where there is none, or its node does not answer: what else is known is
@@ -68,6 +78,15 @@ impl Reader {
         let request = http::Request::get(path).body(Vec::new()).ok()?;
         self.client.request_text(request).await.ok()
     }
+}
+
+/// Whether the API server refused an answer to this caller.
+pub fn is_forbidden(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 403)
+}
+
+fn unless_forbidden<T: Default>(error: anyhow::Error) -> Result<T> {
+    if is_forbidden(&error) { Ok(T::default()) } else { Err(error) }
 }
 
 /// A word as a part of a path: names that need it are wrong, and the server is to say so.
