@@ -1,73 +1,37 @@
 //! Identity and rights through a whole server: roles, tokens, certificates, impersonation, reviews.
 #![allow(clippy::unwrap_used)]
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use access::User;
-use apiserver::ApiServer;
-use apiserver::auth::{Keys, Security};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::core::Status;
 use kube::{Client, Config};
-use pki::{Authority, BootstrapToken, CertificateRequest, Credential, Kubeconfig, TokenSigner};
+use pki::{Authority, BootstrapToken, CertificateRequest, Credential, Kubeconfig};
 use serde_json::{Value, json};
-use testkit::MemoryStore;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use testkit::{SecureServer, until};
 
-/// A server over HTTPS with everything that decides, and the CA behind it.
-struct Cluster {
-    server: ApiServer,
-    ca: Authority,
-    url: String,
-    stop: CancellationToken,
-    _folder: tempfile::TempDir,
+/// Clients of every sort, of one secure server.
+struct Cluster(SecureServer);
+
+impl std::ops::Deref for Cluster {
+    type Target = SecureServer;
+
+    fn deref(&self) -> &SecureServer {
+        &self.0
+    }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+async fn start() -> Cluster {
+    Cluster(SecureServer::start().await)
 }
 
 fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-async fn start() -> Cluster {
-    let folder = tempfile::tempdir().unwrap();
-    let ca = Authority::generate("kubernetes", now()).unwrap();
-    let tokens = TokenSigner::load_or_create(folder.path(), "https://kubernetes.default.svc.cluster.local").unwrap();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
-    let keys = Keys { client_ca_pem: ca.certificate_pem().to_owned(), tokens, public_url: url.clone() };
-    let security = Security::new(keys).unwrap();
-    let stop = CancellationToken::new();
-    let server = ApiServer::start(security.config(), Arc::new(MemoryStore::default()), stop.clone()).await.unwrap();
-    security.attach(server.engine()).await.unwrap();
-    let serving = CertificateRequest::apiserver(IpAddr::from([10, 96, 0, 1]), "cluster.local", &[], &[]);
-    let serving = pki::tls::ServingCertificate::new(&ca.issue(&serving, now()).unwrap()).unwrap();
-    let clients = pki::tls::ClientAuthority::new(ca.certificate_pem()).unwrap();
-    let tls = Arc::new(pki::tls::server_config(serving, &clients).unwrap());
-    let serving = server.clone();
-    tokio::spawn(async move { serving.serve(listener, tls).await });
-    Cluster { server, ca, url, stop, _folder: folder }
-}
-
 impl Cluster {
-    fn admin(&self) -> Client {
-        self.user("admin", &["system:masters", "system:authenticated"])
-    }
-
-    fn user(&self, name: &str, groups: &[&str]) -> Client {
-        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
-        self.server.client_as(User { name: name.to_owned(), groups, ..User::default() })
-    }
-
     async fn with_token(&self, token: &str) -> Client {
         let config = Kubeconfig::with_token("t", &self.url, self.ca.certificate_pem(), token);
         pki::join::client(&config).await.unwrap()
@@ -110,19 +74,6 @@ async fn whoami(cluster: &Cluster, client: &Client) -> Result<Value, Status> {
     Ok(cluster.ask(client, "POST", path, &review).await?["status"]["userInfo"].take())
 }
 
-/// The index follows the cache, which follows the store: rights arrive a moment after they were written.
-async fn until<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
-    let wait = async {
-        loop {
-            if let Some(found) = ask().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("it happens in time")
-}
-
 #[tokio::test]
 async fn rights_follow_roles_and_bindings() {
     let cluster = start().await;
@@ -141,9 +92,9 @@ async fn rights_follow_roles_and_bindings() {
     }));
     let bindings: Api<RoleBinding> = Api::namespaced(admin.clone(), "default");
     bindings.create(&PostParams::default(), &binding).await.unwrap();
-    until(|| async { maps.list(&ListParams::default()).await.ok() }).await;
+    until("the index follows", || async { maps.list(&ListParams::default()).await.ok() }).await;
     bindings.delete("ann", &DeleteParams::default()).await.unwrap();
-    until(|| async { maps.list(&ListParams::default()).await.err() }).await;
+    until("the index follows", || async { maps.list(&ListParams::default()).await.err() }).await;
 }
 
 #[tokio::test]
@@ -172,7 +123,8 @@ async fn nobody_escalates() {
         object(json!({ "metadata": { "generateName": "r-" },
             "rules": [{ "verbs": [verb], "apiGroups": [""], "resources": [resource] }] }))
     };
-    until(|| async { roles.create(&PostParams::default(), &role("get", "pods")).await.ok() }).await;
+    until("the index follows", || async { roles.create(&PostParams::default(), &role("get", "pods")).await.ok() })
+        .await;
     let mut greedy = role("delete", "nodes");
     greedy.metadata = ObjectMeta { name: Some("greedy".to_owned()), ..ObjectMeta::default() };
     let refused = failure(roles.create(&PostParams::default(), &greedy).await.unwrap_err());
@@ -260,7 +212,7 @@ async fn tokens_live_as_long_as_what_they_are_bound_to() {
     let bound = cluster.with_token(answer["status"]["token"].as_str().unwrap()).await;
     whoami(&cluster, &bound).await.unwrap();
     secrets.delete("s", &DeleteParams::default()).await.unwrap();
-    until(|| async { whoami(&cluster, &bound).await.err() }).await;
+    until("the index follows", || async { whoami(&cluster, &bound).await.err() }).await;
 
     let other = token(&cluster, "web", json!({ "audiences": ["vault"] })).await.unwrap();
     let other = other["status"]["token"].as_str().unwrap();
@@ -274,7 +226,7 @@ async fn tokens_live_as_long_as_what_they_are_bound_to() {
 
     accounts.delete("web", &DeleteParams::default()).await.unwrap();
     let free = cluster.with_token(free).await;
-    until(|| async { whoami(&cluster, &free).await.err() }).await;
+    until("the index follows", || async { whoami(&cluster, &free).await.err() }).await;
 }
 
 #[tokio::test]
@@ -358,7 +310,7 @@ async fn bootstrap_tokens_know_only_how_to_join() {
     let secret: Secret = object(token.to_secret("", None));
     secrets.create(&PostParams::default(), &secret).await.unwrap();
     let client = cluster.with_token(&token.to_string()).await;
-    let who = until(|| async { whoami(&cluster, &client).await.ok() }).await;
+    let who = until("the index follows", || async { whoami(&cluster, &client).await.ok() }).await;
     assert_eq!(who["username"], format!("system:bootstrap:{}", token.id));
     assert!(who["groups"].to_string().contains("system:bootstrappers:kubeadm:default-node-token"));
     let pods: Api<Pod> = Api::all(client.clone());
@@ -402,8 +354,10 @@ async fn certificate_requests_carry_who_asked_and_are_decided_by_who_may() {
     Api::all(admin.clone()).create(&PostParams::default(), &role).await.unwrap();
     Api::all(admin.clone()).create(&PostParams::default(), &binding).await.unwrap();
     let bob = cluster.user("bob", &["system:authenticated"]);
-    let mut approved =
-        until(|| async { cluster.ask(&bob, "GET", &format!("{path}/c"), &Value::Null).await.ok() }).await;
+    let mut approved = until("the index follows", || async {
+        cluster.ask(&bob, "GET", &format!("{path}/c"), &Value::Null).await.ok()
+    })
+    .await;
     approved["status"] = json!({ "conditions": [{ "type": "Approved", "status": "True", "reason": "Because" }] });
     let refused = cluster.ask(&bob, "PUT", &format!("{path}/c/approval"), &approved).await.unwrap_err();
     assert_eq!(
@@ -433,7 +387,7 @@ async fn kubelets_get_tokens_for_their_own_pods_only() {
         cluster.ask(&kubelet, "POST", path, &request).await
     };
     let bound = json!({ "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": pod.metadata.uid });
-    let answer = until(|| async { ask("a", bound.clone()).await.ok() }).await;
+    let answer = until("the index follows", || async { ask("a", bound.clone()).await.ok() }).await;
     let token = answer["status"]["token"].as_str().unwrap();
     let who = whoami(&cluster, &cluster.with_token(token).await).await.unwrap();
     assert_eq!(who["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use apiserver::{Config, admission};
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -10,10 +9,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use testkit::{AllowAll, NobodyElse, TestServer};
+use testkit::{AllowAll, NobodyElse, TestServer, until};
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-const WAIT_MAX: Duration = Duration::from_secs(30);
 
 async fn start() -> (TestServer, DropGuard) {
     let mut config = Config::new(Arc::new(NobodyElse), Arc::new(AllowAll));
@@ -26,18 +23,6 @@ async fn start() -> (TestServer, DropGuard) {
 
 fn object<K: DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
-}
-
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let wait = async {
-        loop {
-            if let Some(found) = ask().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(WAIT_MAX, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
 /// Waits until the quota says that this much is used of what it limits.

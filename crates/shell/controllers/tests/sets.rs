@@ -2,20 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fmt::Debug;
-use std::sync::Arc;
-use std::time::Duration;
 
-use apiserver::Config;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, PersistentVolumeClaim, Pod};
 use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use testkit::{NobodyElse, TestServer};
+use testkit::{TestServer, make, merge, run_pods, until};
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A server with all controllers and a kubelet that starts every pod at once.
 struct World {
@@ -25,12 +20,12 @@ struct World {
 }
 
 async fn world() -> World {
-    let server = TestServer::start_with(Config::new(Arc::new(NobodyElse), Arc::new(AllowAll))).await;
+    let server = TestServer::start().await;
     let (client, stop) = (server.client.clone(), CancellationToken::new());
     tokio::spawn(controllers::run(controllers::Config::default(), client.clone(), stop.clone()));
     let namespaces: Api<Namespace> = Api::all(client.clone());
     make(&namespaces, json!({ "metadata": { "name": "a" } })).await;
-    let kubelet = run_pods(client.clone());
+    let kubelet = run_pods(client.clone(), "a");
     let ended = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -39,15 +34,6 @@ async fn world() -> World {
         }
     });
     World { client, _server: server, _stop: stop.drop_guard() }
-}
-
-struct AllowAll;
-
-#[async_trait::async_trait]
-impl apiserver::Authorizer for AllowAll {
-    async fn authorize(&self, _: &access::Attributes) -> access::Decision {
-        access::Decision::Allow { reason: "a test".to_owned() }
-    }
 }
 
 impl World {
@@ -80,48 +66,6 @@ impl World {
 
     async fn pods_become(&self, expected: &[&str]) {
         until(&format!("{expected:?}"), || async { (self.pods().await == expected).then_some(()) }).await;
-    }
-}
-
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let wait = async {
-        loop {
-            if let Some(found) = ask().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(WAIT_MAX, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
-}
-
-async fn make<K>(api: &Api<K>, object: Value) -> K
-where
-    K: Clone + Debug + DeserializeOwned + serde::Serialize,
-{
-    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
-}
-
-async fn merge<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str, patch: Value) {
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-}
-
-/// What a kubelet would report: every live pod runs and is ready.
-async fn run_pods(client: Client) {
-    let api: Api<Pod> = Api::namespaced(client, "a");
-    loop {
-        for pod in api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default() {
-            let pending = pod.status.and_then(|status| status.phase).is_none_or(|phase| phase == "Pending");
-            if pod.metadata.deletion_timestamp.is_some() || !pending {
-                continue;
-            }
-            let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap().to_string();
-            let status = json!({ "status": { "phase": "Running",
-                "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": now }] } });
-            let name = pod.metadata.name.unwrap();
-            let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -1,13 +1,9 @@
 //! A machine joins a whole server over TLS: hash, token, certificate, renewal; and what is refused on the way.
 #![allow(clippy::unwrap_used)]
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use access::User;
-use apiserver::ApiServer;
-use apiserver::auth::{Keys, Security};
 use client::Hub;
 use controllers::trust::{self, TrustConfig};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -16,51 +12,30 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use pki::join::{self, Purpose};
-use pki::{Authority, CertificateRequest, CertificateView, JoinToken, TokenSigner, tokens};
+use pki::{CertificateView, JoinToken, tokens};
 use serde_json::json;
-use testkit::MemoryStore;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use testkit::{SecureServer, until};
 
+/// A secure server whose requests for certificates are answered.
 struct Cluster {
+    secure: SecureServer,
     admin: Client,
-    ca: Arc<Authority>,
-    url: String,
-    stop: CancellationToken,
-    folder: tempfile::TempDir,
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.stop.cancel();
+impl std::ops::Deref for Cluster {
+    type Target = SecureServer;
+
+    fn deref(&self) -> &SecureServer {
+        &self.secure
     }
 }
 
-fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
-}
-
 async fn start() -> Cluster {
-    let folder = tempfile::tempdir().unwrap();
-    let ca = Arc::new(Authority::generate("kubernetes", now()).unwrap());
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
-    let tokens = TokenSigner::load_or_create(folder.path(), "https://kubernetes.default.svc.cluster.local").unwrap();
-    let keys = Keys { client_ca_pem: ca.certificate_pem().to_owned(), tokens, public_url: url.clone() };
-    let security = Security::new(keys).unwrap();
-    let stop = CancellationToken::new();
-    let server = ApiServer::start(security.config(), Arc::new(MemoryStore::default()), stop.clone()).await.unwrap();
-    security.attach(server.engine()).await.unwrap();
-    let serving = CertificateRequest::apiserver(IpAddr::from([10, 96, 0, 1]), "cluster.local", &[], &[]);
-    let serving = pki::tls::ServingCertificate::new(&ca.issue(&serving, now()).unwrap()).unwrap();
-    let clients = pki::tls::ClientAuthority::new(ca.certificate_pem()).unwrap();
-    let tls = Arc::new(pki::tls::server_config(serving, &clients).unwrap());
-    let groups = vec!["system:masters".to_owned(), "system:authenticated".to_owned()];
-    let admin = server.client_as(User { name: "admin".to_owned(), groups, ..User::default() });
-    tokio::spawn(async move { server.serve(listener, tls).await });
-    let config = TrustConfig { ca: ca.clone(), server: url.clone() };
-    tokio::spawn(trust::run(config, Hub::new(admin.clone(), stop.clone()), stop.clone()));
-    Cluster { admin, ca, url, stop, folder }
+    let secure = SecureServer::start().await;
+    let (admin, stop) = (secure.admin(), secure.stop.clone());
+    let config = TrustConfig { ca: secure.ca.clone(), server: secure.url.clone() };
+    tokio::spawn(trust::run(config, Hub::new(admin.clone(), stop.clone()), stop));
+    Cluster { secure, admin }
 }
 
 impl Cluster {
@@ -68,18 +43,6 @@ impl Cluster {
         let token = tokens::create(&self.admin, "", Some(tokens::DEFAULT_LIFE)).await.unwrap();
         JoinToken { token, ca_hash: self.ca.hash().to_owned() }
     }
-}
-
-async fn until<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> T {
-    let wait = async {
-        loop {
-            if let Some(found) = ask().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it happens in time")
 }
 
 #[tokio::test]
@@ -138,7 +101,7 @@ async fn cluster_info_is_signed_by_living_tokens() {
     let token = cluster.token().await;
     let maps: Api<ConfigMap> = Api::namespaced(cluster.admin.clone(), "kube-public");
     let key = format!("jws-kubeconfig-{}", token.token.id);
-    let data = until(|| async {
+    let data = until("the controllers follow", || async {
         let data = maps.get_opt("cluster-info").await.unwrap()?.data?;
         data.contains_key(&key).then_some(data)
     })
@@ -147,9 +110,13 @@ async fn cluster_info_is_signed_by_living_tokens() {
     assert_eq!(tokens::list(&cluster.admin).await.unwrap()[0].id, token.token.id);
     assert!(tokens::delete(&cluster.admin, &token.token.id).await.unwrap());
     assert!(!tokens::delete(&cluster.admin, &token.token.id).await.unwrap());
-    until(|| async { (!maps.get("cluster-info").await.unwrap().data?.contains_key(&key)).then_some(()) }).await;
+    until("the controllers follow", || async {
+        (!maps.get("cluster-info").await.unwrap().data?.contains_key(&key)).then_some(())
+    })
+    .await;
     tokens::create(&cluster.admin, "short", Some(Duration::from_secs(1))).await.unwrap();
-    until(|| async { tokens::list(&cluster.admin).await.unwrap().is_empty().then_some(()) }).await;
+    until("the controllers follow", || async { tokens::list(&cluster.admin).await.unwrap().is_empty().then_some(()) })
+        .await;
 }
 
 #[tokio::test]
@@ -163,7 +130,7 @@ async fn aggregated_roles_follow_their_parts() {
     .unwrap();
     roles.create(&PostParams::default(), &part).await.unwrap();
     for name in ["view", "edit", "admin"] {
-        until(|| async {
+        until("the controllers follow", || async {
             let rules = roles.get(name).await.unwrap().rules?;
             rules.iter().any(|rule| rule.resources.iter().flatten().any(|r| r == "widgets")).then_some(())
         })

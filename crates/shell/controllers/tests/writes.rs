@@ -4,9 +4,7 @@
 mod batch;
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use access::defaults;
 use access::{Attributes, Decision};
@@ -18,13 +16,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use serde::de::DeserializeOwned;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use testkit::{NobodyElse, TestServer};
+use testkit::{NobodyElse, TestServer, make, merge, run_pods, until};
 use tokio_util::sync::CancellationToken;
 
-const WAIT_MAX: Duration = Duration::from_secs(30);
 const CONTROLLERS: &str = "system:kube-controller-manager";
 /// The garbage collector deletes anything and patches owners of anything; its rights must not cover for the others.
 const COLLECTOR: &str = "system:controller:generic-garbage-collector";
@@ -43,51 +39,6 @@ impl Authorizer for Recorder {
             self.writes.lock().unwrap().push(asked.clone());
         }
         Decision::Allow { reason: "a test".to_owned() }
-    }
-}
-
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let wait = async {
-        loop {
-            if let Some(found) = ask().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(WAIT_MAX, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
-}
-
-/// Creates an object from its JSON.
-async fn make<K>(api: &Api<K>, object: Value) -> K
-where
-    K: Clone + Debug + DeserializeOwned + serde::Serialize,
-{
-    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
-}
-
-async fn merge<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str, patch: Value) {
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-}
-
-/// What a kubelet would report: every live pod runs and is ready, with an address.
-async fn run_pods(client: Client) {
-    let api: Api<Pod> = Api::namespaced(client, "a");
-    let mut number = 0;
-    loop {
-        for pod in api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default() {
-            let name = pod.metadata.name.clone().unwrap();
-            if pod.metadata.deletion_timestamp.is_some() || pod.status.and_then(|s| s.pod_ip).is_some() {
-                continue;
-            }
-            number += 1;
-            let ip = format!("10.1.0.{number}");
-            let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap().to_string();
-            let status = json!({ "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }],
-                "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": now }] } });
-            let _ = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await;
-        }
-        tokio::time::sleep(Duration::from_millis(30)).await;
     }
 }
 
@@ -285,7 +236,7 @@ async fn controllers_stay_within_their_roles() {
     let running = tokio::spawn(controllers::run(config, server.server.client_as(user), stop.clone()));
     let namespaces: Api<Namespace> = Api::all(client.clone());
     make(&namespaces, json!({ "metadata": { "name": "a" } })).await;
-    let kubelet = tokio::spawn(run_pods(client.clone()));
+    let kubelet = tokio::spawn(run_pods(client.clone(), "a"));
     namespace(&client).await;
     nodes(&client).await;
     workloads(&client).await;

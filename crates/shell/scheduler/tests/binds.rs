@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use scheduler::SchedulerConfig;
 use serde_json::{Value, json};
-use testkit::TestServer;
+use testkit::{TestServer, until_pod};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -40,23 +39,6 @@ async fn add_pod(pods: &Api<Pod>, name: &str, spec: Value) {
     let mut pod = json!({"metadata": {"name": name}, "spec": {"containers": container}});
     pod["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
-}
-
-/// Follows a pod until `wanted` has an answer.
-async fn until<T>(pods: &Api<Pod>, name: &str, wanted: impl Fn(&Pod) -> Option<T>) -> T {
-    let wait = async {
-        let params = WatchParams::default().fields(&format!("metadata.name={name}"));
-        let mut watch = pods.watch(&params, "0").await.unwrap().boxed();
-        while let Some(event) = watch.try_next().await.unwrap() {
-            if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) = event
-                && let Some(answer) = wanted(&pod)
-            {
-                return answer;
-            }
-        }
-        panic!("the watch of {name} ended");
-    };
-    tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{name} did not get there in time"))
 }
 
 fn node_of(pod: &Pod) -> Option<String> {
@@ -91,7 +73,7 @@ async fn pods_are_bound_and_an_assumed_pod_takes_its_room() {
     add_node(&nodes, "n2", "1").await;
     add_pod(&pods, "a", json!({})).await;
     add_pod(&pods, "b", json!({})).await;
-    let (a, b) = (until(&pods, "a", node_of).await, until(&pods, "b", node_of).await);
+    let (a, b) = (until_pod(&pods, "a", node_of).await, until_pod(&pods, "b", node_of).await);
     assert_ne!(a, b, "600m fits once into each node");
     assert!(event_text(&test, "Scheduled").await.starts_with("Successfully assigned default/"));
 }
@@ -102,11 +84,11 @@ async fn a_refused_pod_says_why_and_goes_when_a_node_comes() {
     add_node(&nodes, "small", "500m").await;
     add_pod(&pods, "a", json!({})).await;
     let why = "0/1 nodes are available: 1 Insufficient cpu.";
-    let told = until(&pods, "a", |pod| refusal(pod).filter(|text| text.starts_with(why))).await;
+    let told = until_pod(&pods, "a", |pod| refusal(pod).filter(|text| text.starts_with(why))).await;
     assert!(told.ends_with("1 Preemption is not helpful for scheduling."), "{told}");
     assert!(event_text(&test, "FailedScheduling").await.starts_with("0/1 nodes are available: 1 "));
     add_node(&nodes, "large", "2").await;
-    assert_eq!(until(&pods, "a", node_of).await, "large");
+    assert_eq!(until_pod(&pods, "a", node_of).await, "large");
 }
 
 #[tokio::test]
@@ -115,7 +97,7 @@ async fn pods_of_other_schedulers_are_left_alone() {
     add_node(&nodes, "n1", "4").await;
     add_pod(&pods, "theirs", json!({"schedulerName": "other"})).await;
     add_pod(&pods, "ours", json!({})).await;
-    until(&pods, "ours", node_of).await;
+    until_pod(&pods, "ours", node_of).await;
     assert_eq!(node_of(&pods.get("theirs").await.unwrap()), None);
 }
 
@@ -124,16 +106,16 @@ async fn finished_and_deleted_pods_give_their_room_back() {
     let (_test, pods, nodes, _stop) = start().await;
     add_node(&nodes, "n1", "1").await;
     add_pod(&pods, "first", json!({})).await;
-    until(&pods, "first", node_of).await;
+    until_pod(&pods, "first", node_of).await;
     add_pod(&pods, "second", json!({})).await;
-    until(&pods, "second", refusal).await;
+    until_pod(&pods, "second", refusal).await;
     let finished = Patch::Strategic(json!({"status": {"phase": "Succeeded"}}));
     pods.patch_status("first", &PatchParams::default(), &finished).await.unwrap();
-    assert_eq!(until(&pods, "second", node_of).await, "n1");
+    assert_eq!(until_pod(&pods, "second", node_of).await, "n1");
     add_pod(&pods, "third", json!({})).await;
-    until(&pods, "third", refusal).await;
+    until_pod(&pods, "third", refusal).await;
     pods.delete("second", &DeleteParams::default().grace_period(0)).await.unwrap();
-    assert_eq!(until(&pods, "third", node_of).await, "n1");
+    assert_eq!(until_pod(&pods, "third", node_of).await, "n1");
 }
 
 #[tokio::test]
@@ -142,14 +124,14 @@ async fn a_gated_pod_waits_and_says_so() {
     add_node(&nodes, "n1", "4").await;
     add_pod(&pods, "gated", json!({"schedulingGates": [{"name": "example.com/quota"}]})).await;
     add_pod(&pods, "open", json!({})).await;
-    until(&pods, "open", node_of).await;
+    until_pod(&pods, "open", node_of).await;
     let gated = pods.get("gated").await.unwrap();
     assert_eq!(node_of(&gated), None);
     let conditions = gated.status.unwrap().conditions.unwrap();
     assert_eq!(conditions[0].reason.as_deref(), Some("SchedulingGated"));
     let opened = Patch::Merge(json!({"spec": {"schedulingGates": null}}));
     pods.patch("gated", &PatchParams::default(), &opened).await.unwrap();
-    assert_eq!(until(&pods, "gated", node_of).await, "n1");
+    assert_eq!(until_pod(&pods, "gated", node_of).await, "n1");
 }
 
 #[tokio::test]
@@ -157,13 +139,13 @@ async fn pods_keep_apart_by_the_labels_of_namespaces() {
     let (_test, pods, nodes, _stop) = start().await;
     add_node(&nodes, "n1", "4").await;
     add_pod(&pods, "first", json!({})).await;
-    until(&pods, "first", node_of).await;
+    until_pod(&pods, "first", node_of).await;
     let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {}, "namespaceSelector":
         {"matchLabels": {"kubernetes.io/metadata.name": "default"}}});
     let apart = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
     add_pod(&pods, "apart", json!({"affinity": apart})).await;
-    let told = until(&pods, "apart", refusal).await;
+    let told = until_pod(&pods, "apart", refusal).await;
     assert!(told.starts_with("0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules."), "{told}");
     add_node(&nodes, "n2", "4").await;
-    assert_eq!(until(&pods, "apart", node_of).await, "n2");
+    assert_eq!(until_pod(&pods, "apart", node_of).await, "n2");
 }

@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use scheduler::SchedulerConfig;
 use serde_json::{Value, json};
-use testkit::TestServer;
+use testkit::{TestServer, until_pod};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -33,23 +32,6 @@ async fn add(pods: &Api<Pod>, name: &str, priority: i32, more: Value) {
     let mut pod = json!({"metadata": {"name": name}, "spec": {"containers": container, "priority": priority}});
     pod["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
-}
-
-/// Follows a pod until `wanted` has an answer.
-async fn until<T>(pods: &Api<Pod>, name: &str, wanted: impl Fn(&Pod) -> Option<T>) -> T {
-    let wait = async {
-        let params = WatchParams::default().fields(&format!("metadata.name={name}"));
-        let mut watch = pods.watch(&params, "0").await.unwrap().boxed();
-        while let Some(event) = watch.try_next().await.unwrap() {
-            if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) = event
-                && let Some(answer) = wanted(&pod)
-            {
-                return answer;
-            }
-        }
-        panic!("the watch of {name} ended");
-    };
-    tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{name} did not get there in time"))
 }
 
 fn node_of(pod: &Pod) -> Option<String> {
@@ -83,9 +65,9 @@ async fn event_text(test: &TestServer, reason: &str) -> String {
 async fn victims_go_and_their_room_is_kept() {
     let (test, pods, _stop) = start().await;
     add(&pods, "low", 1, json!({})).await;
-    until(&pods, "low", node_of).await;
+    until_pod(&pods, "low", node_of).await;
     add(&pods, "high", 9, json!({})).await;
-    let reason = until(&pods, "low", |pod| {
+    let reason = until_pod(&pods, "low", |pod| {
         pod.metadata.deletion_timestamp.as_ref()?;
         let conditions = pod.status.as_ref()?.conditions.as_ref()?;
         conditions.iter().find(|c| c.type_ == "DisruptionTarget").map(|c| (c.reason.clone(), c.message.clone()))
@@ -93,14 +75,14 @@ async fn victims_go_and_their_room_is_kept() {
     .await;
     let message = "default-scheduler: preempting to accommodate a higher priority pod";
     assert_eq!(reason, (Some("PreemptionByScheduler".to_owned()), Some(message.to_owned())));
-    assert_eq!(until(&pods, "high", nominated).await, "n1");
+    assert_eq!(until_pod(&pods, "high", nominated).await, "n1");
     let uid = pods.get("high").await.unwrap().metadata.uid.unwrap();
     assert_eq!(event_text(&test, "Preempted").await, format!("Preempted by pod {uid} on node n1"));
     // A pod of the same priority waits, and does not take the room when it comes.
     add(&pods, "late", 9, json!({})).await;
-    until(&pods, "late", refusal).await;
+    until_pod(&pods, "late", refusal).await;
     pods.delete("low", &DeleteParams::default().grace_period(0)).await.unwrap();
-    assert_eq!(until(&pods, "high", node_of).await, "n1");
+    assert_eq!(until_pod(&pods, "high", node_of).await, "n1");
     assert_eq!(nominated(&pods.get("high").await.unwrap()), None);
     assert_eq!(node_of(&pods.get("late").await.unwrap()), None);
 }
@@ -109,9 +91,9 @@ async fn victims_go_and_their_room_is_kept() {
 async fn who_may_not_preempt_waits() {
     let (_test, pods, _stop) = start().await;
     add(&pods, "low", 1, json!({})).await;
-    until(&pods, "low", node_of).await;
+    until_pod(&pods, "low", node_of).await;
     add(&pods, "polite", 9, json!({"preemptionPolicy": "Never"})).await;
-    let told = until(&pods, "polite", refusal).await;
+    let told = until_pod(&pods, "polite", refusal).await;
     assert!(told.ends_with("preemption: not eligible due to preemptionPolicy=Never."), "{told}");
     assert!(pods.get("low").await.unwrap().metadata.deletion_timestamp.is_none());
 }

@@ -10,7 +10,9 @@ use kube::Client;
 use kube::api::{Api, EvictParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{make, template, until};
+use testkit::{make, until};
+
+use super::template;
 
 fn job_template() -> Value {
     let mut template = template("job", "i:1");
