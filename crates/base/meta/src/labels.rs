@@ -11,7 +11,7 @@ use crate::{FieldError, FieldErrors, FieldPath, names};
 pub const REQUIREMENTS_MAX: usize = 10_000;
 
 /// How a requirement compares a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operator {
     In,
     NotIn,
@@ -24,7 +24,7 @@ pub enum Operator {
 }
 
 /// One condition on one label.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Requirement {
     pub key: String,
     pub operator: Operator,
@@ -33,7 +33,7 @@ pub struct Requirement {
 }
 
 /// All requirements must hold; none at all selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Selector {
     pub requirements: Vec<Requirement>,
 }

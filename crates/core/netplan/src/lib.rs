@@ -8,6 +8,7 @@ pub mod affinity;
 pub mod dns;
 pub mod elements;
 pub mod frontends;
+pub mod policy;
 pub mod proxy;
 pub mod routes;
 pub mod select;

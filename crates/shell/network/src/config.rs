@@ -1,6 +1,7 @@
 //! What one node's network needs to know; every name and path is the caller's, so that clusters share a machine.
 
 use crate::applied::Applied;
+use crate::guarded::Guarded;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -50,4 +51,6 @@ pub struct NetworkConfig {
     pub cni_data_dir: PathBuf,
     /// Tells what the rules of this node hold; share it with the node's kubelet.
     pub applied: Applied,
+    /// Tells which pods the policy rules of this node guard; share it with the node's kubelet.
+    pub guarded: Guarded,
 }

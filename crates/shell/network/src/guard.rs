@@ -46,6 +46,19 @@ impl Guard {
     }
 }
 
+/// Waits for the kernel's notice that the table was deleted; for ever once notices cannot be had.
+pub async fn deleted(guard: &mut Option<Guard>, table: &str) {
+    match guard {
+        Some(listener) => {
+            if let Err(error) = listener.deleted(table).await {
+                tracing::warn!(%error, "nftables notices ended");
+                *guard = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// Whether a datagram of netlink messages tells that `table` was deleted.
 fn deletes(mut bytes: &[u8], table: &str) -> bool {
     let number = |bytes: &[u8], at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));

@@ -1,4 +1,4 @@
-//! Pod network, service proxy and cluster DNS of one node.
+//! Pod network, service proxy, network policies and cluster DNS of one node.
 //!
 //! [`run`] serves one node until cancelled; [`cleanup`] removes what it left in the kernel; [`bootstrap`] makes the
 //! cluster-wide `kube-dns` Service. Decisions are made by `netplan`; this crate watches, calls it, and applies its plans.
@@ -11,10 +11,12 @@ mod conntrack;
 mod dns;
 mod forward;
 mod guard;
+mod guarded;
 #[cfg(test)]
 mod lab;
 mod link;
 mod nft;
+mod policy;
 mod proxy;
 mod run;
 mod watch;
@@ -22,4 +24,5 @@ mod watch;
 pub use applied::Applied;
 pub use bootstrap::{bootstrap, dns_service};
 pub use config::{Backend, NetworkConfig};
+pub use guarded::Guarded;
 pub use run::{cleanup, run};

@@ -54,7 +54,7 @@ pub async fn run(
             () = stop.cancelled() => return,
             received = changes.recv_many(&mut burst, BURST_MAX) => if received == 0 { return },
             () = retry_at => {}
-            () = deleted(&mut guard, &state.config().table) => check = true,
+            () = crate::guard::deleted(&mut guard, &state.config().table) => check = true,
             _ = verify.tick() => check = true,
         }
         if std::mem::take(&mut check)
@@ -143,19 +143,6 @@ async fn carry_affinity(table: &str, transaction: &Transaction) -> String {
     let listing = nft::call("nft", &["-j", "list", "map", "ip", table, "affinity"], "").await;
     let listing = listing.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     netplan::affinity::rewrite(table, &listing, &transaction.affinity_moves)
-}
-
-/// Waits for the kernel's notice that the table was deleted; for ever once notices cannot be had.
-async fn deleted(guard: &mut Option<Guard>, table: &str) {
-    match guard {
-        Some(listener) => {
-            if let Err(error) = listener.deleted(table).await {
-                tracing::warn!(%error, "nftables notices ended");
-                *guard = None;
-            }
-        }
-        None => std::future::pending().await,
-    }
 }
 
 async fn verify_table(table: &str) -> Result<(), CallError> {

@@ -4,12 +4,14 @@ use crate::config::{Backend, NetworkConfig};
 use crate::dns::{Listener, Server, SharedZone};
 use crate::forward::Forwarder;
 use crate::link::Links;
+use crate::policy::{self, PolicyChange};
 use crate::watch::{self as watches, Change};
 use crate::{cni, nft, proxy};
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use netplan::dns::Zone;
+use netplan::policy::state::{PolicyConfig, PolicyState};
 use netplan::proxy::{DnsRedirect, ProxyConfig, ProxyState};
 use netplan::routes::{Cidr, NodeView, Place, plan};
 use netplan::select::NodeIdentity;
@@ -42,6 +44,8 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
     let (nodes_sender, nodes) = watch::channel(Nodes::default());
     let (sender, receiver) = mpsc::channel(proxy::CHANGES_WAITING_MAX);
     let state = ProxyState::new(proxy_config(&config, None, None));
+    let (policies, policy_receiver) = mpsc::channel(policy::CHANGES_WAITING_MAX);
+    let policy_state = PolicyState::new(policy_config(&config, None));
     let sink = |change: Change| {
         learn(&zone, &change);
         let sender = sender.clone();
@@ -56,10 +60,13 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
         links,
         zone: zone.clone(),
         changes: sender.clone(),
+        policies: policies.clone(),
         stop: stop.clone(),
         network: None,
     };
     tokio::select! {
+        () = policy::follow(client.clone(), policies) => {}
+        () = policy::run(policy_state, policy_receiver, config.guarded.clone(), stop.clone()) => {}
         () = watches::services(client.clone(), sink) => {}
         () = watches::slices(client.clone(), sink) => {}
         () = watches::nodes(client.clone(), node_sink) => {}
@@ -79,6 +86,7 @@ pub async fn cleanup(config: &NetworkConfig) -> anyhow::Result<()> {
     nft::apply(&format!("add table ip {table}\ndelete table ip {table}\n"))
         .await
         .context("cannot remove the service rules")?;
+    nft::apply(&PolicyState::new(policy_config(config, None)).full()).await.context("cannot remove the policy rules")?;
     let links = Links::open(config.clone()).context("cannot open a netlink socket")?;
     links.cleanup().await.context("cannot remove links and routes")?;
     match std::fs::remove_file(config.cni_config_dir.join(cni::CONFIG_FILE)) {
@@ -120,6 +128,7 @@ struct Local<'a> {
     links: Links,
     zone: SharedZone,
     changes: mpsc::Sender<Change>,
+    policies: mpsc::Sender<PolicyChange>,
     stop: CancellationToken,
     network: Option<Network>,
 }
@@ -200,6 +209,8 @@ impl Local<'_> {
         tokio::spawn(Server::new(self.zone.clone(), forwarder).run(listener, dns_stop.clone()));
         let proxy = proxy_config(self.config, Some(pod_cidr), Some(redirect));
         let _ = self.changes.send(Change::Config(Box::new(proxy.clone()))).await;
+        let policy = policy_config(self.config, Some(redirect.listener));
+        let _ = self.policies.send(PolicyChange::Config(policy)).await;
         let text = cni::conflist(self.config, pod_cidr, mtu);
         cni::write(&self.config.cni_config_dir, &text).context("cannot write the CNI configuration")?;
         self.network = Some(Network { pod_cidr, dns_stop, proxy });
@@ -215,6 +226,16 @@ fn proxy_config(config: &NetworkConfig, own: Option<Cidr>, dns: Option<DnsRedire
         pod_cidrs: vec![config.cluster_cidr],
         own_pod_cidrs: own.into_iter().collect(),
         service_cidrs: vec![config.service_cidr],
+        dns,
+    }
+}
+
+/// The policies' tables are beside the services' one: either is replaced without the other.
+fn policy_config(config: &NetworkConfig, dns: Option<SocketAddrV4>) -> PolicyConfig {
+    PolicyConfig {
+        table: format!("{}_policy", config.table),
+        node: config.node_name.clone(),
+        bridge: config.bridge.clone(),
         dns,
     }
 }

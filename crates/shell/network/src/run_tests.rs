@@ -26,6 +26,7 @@ fn config(number: u8, backend: Backend, directory: &std::path::Path) -> NetworkC
         cni_config_dir: directory.join("cni"),
         cni_data_dir: directory.join("ipam"),
         applied: Applied::default(),
+        guarded: crate::guarded::Guarded::default(),
     }
 }
 
@@ -53,7 +54,8 @@ fn start(
             changes.send(Change::ServicesSynced).await.unwrap();
             changes.send(Change::SlicesSynced).await.unwrap();
             let state = ProxyState::new(proxy_config(&config, None, None));
-            let mut node = Local { config: &config, links, zone, changes, stop: stop.clone(), network: None };
+            let (policies, _kept) = mpsc::channel(16);
+            let mut node = Local { config: &config, links, zone, changes, policies, stop: stop.clone(), network: None };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = proxy::run(state, receiver, config.applied.clone(), stop.clone()) => {}

@@ -1,12 +1,15 @@
 //! From API watches to changes of small views: one task per kind, complete lists turned into differences.
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Service};
+use crate::policy::PolicyChange;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
+use netplan::policy::view::{PodView, PolicyView};
 use netplan::proxy::ProxyConfig;
 use netplan::view::{Key, ServiceView, SliceView};
 use serde::de::DeserializeOwned;
@@ -101,4 +104,39 @@ pub async fn slices<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut
 /// Follows all Nodes; the name is `None` at the end of a complete list.
 pub async fn nodes<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(Option<String>, Option<Node>) -> F) {
     follow(client, |key, object: Option<Node>| sink(key.map(|key| key.name), object)).await;
+}
+
+/// Follows all NetworkPolicies.
+pub async fn policies<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(PolicyChange) -> F) {
+    follow(client, |key, object: Option<NetworkPolicy>| {
+        sink(match key {
+            Some(key) => PolicyChange::Policy(key, object.as_ref().and_then(PolicyView::from_object)),
+            None => PolicyChange::PoliciesSynced,
+        })
+    })
+    .await;
+}
+
+/// Follows all Pods.
+pub async fn pods<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(PolicyChange) -> F) {
+    follow(client, |key, object: Option<Pod>| {
+        sink(match key {
+            Some(key) => PolicyChange::Pod(key, object.as_ref().and_then(PodView::from_object)),
+            None => PolicyChange::PodsSynced,
+        })
+    })
+    .await;
+}
+
+/// Follows all Namespaces.
+pub async fn namespaces<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(PolicyChange) -> F) {
+    follow(client, |key, object: Option<Namespace>| {
+        sink(match key {
+            Some(key) => {
+                PolicyChange::Namespace(key.name, object.map(|o| o.metadata.labels.unwrap_or_default()))
+            }
+            None => PolicyChange::NamespacesSynced,
+        })
+    })
+    .await;
 }

@@ -1,0 +1,127 @@
+//! The handshake by which a pod's containers start only after its policies are in force.
+//!
+//! The kubelet tells a pod's addresses as soon as the sandbox has them, long before the API could, and waits here. With
+//! no policy in the cluster there is nothing to wait for.
+
+use netplan::view::Key;
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A cheap, cloneable handle, shared by the kubelet, who waits, and the policy rules, which answer.
+#[derive(Clone, Debug)]
+pub struct Guarded {
+    state: Arc<Mutex<State>>,
+    told: Arc<watch::Sender<u64>>,
+    answered: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether there are policies; unknown until they were listed.
+    active: Option<bool>,
+    waiting: BTreeMap<Key, Vec<Ipv4Addr>>,
+    in_force: HashMap<Key, Vec<Ipv4Addr>>,
+}
+
+impl Default for Guarded {
+    fn default() -> Self {
+        let channel = || Arc::new(watch::Sender::new(0));
+        Self { state: Arc::default(), told: channel(), answered: channel() }
+    }
+}
+
+impl Guarded {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the rules guard `pod` at `ips`, no longer than `at_most`; tells whether it is so.
+    pub async fn wait(&self, pod: Key, ips: Vec<Ipv4Addr>, at_most: Duration) -> bool {
+        let mut answers = self.answered.subscribe();
+        let settled = |told: bool| {
+            let mut state = self.state();
+            if state.active == Some(false) || state.in_force.get(&pod) == Some(&ips) {
+                state.waiting.remove(&pod);
+                return true;
+            }
+            if told {
+                state.waiting.insert(pod.clone(), ips.clone());
+            }
+            false
+        };
+        if settled(true) {
+            return true;
+        }
+        self.told.send_modify(|count| *count += 1);
+        let wait = async {
+            while !settled(false) {
+                if answers.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        let done = tokio::time::timeout(at_most, wait).await.unwrap_or(false);
+        if !done {
+            self.state().waiting.remove(&pod);
+        }
+        done
+    }
+
+    /// Wakes whenever a kubelet waits for something.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.told.subscribe()
+    }
+
+    /// What is being waited for.
+    pub(crate) fn waiting(&self) -> Vec<(Key, Vec<Ipv4Addr>)> {
+        self.state().waiting.iter().map(|(pod, ips)| (pod.clone(), ips.clone())).collect()
+    }
+
+    /// The rules now hold for these pods; `active` tells whether there are policies at all.
+    pub(crate) fn settle(&self, active: bool, pods: Vec<(Key, Vec<Ipv4Addr>)>) {
+        {
+            let mut state = self.state();
+            state.active = Some(active);
+            if !active {
+                state.in_force.clear();
+            }
+            state.in_force.extend(pods);
+        }
+        self.answered.send_modify(|count| *count += 1);
+    }
+
+    /// A pod is gone.
+    pub(crate) fn forget(&self, pod: &Key) {
+        self.state().in_force.remove(pod);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pod_waits_for_its_rules_only_while_there_are_policies() {
+        let (guarded, pod, ips) = (Guarded::default(), Key::new("a", "p"), vec![Ipv4Addr::new(10, 0, 0, 1)]);
+        assert!(!guarded.wait(pod.clone(), ips.clone(), Duration::ZERO).await, "policies not listed yet");
+        guarded.settle(false, vec![]);
+        assert!(guarded.wait(pod.clone(), ips.clone(), Duration::ZERO).await);
+        guarded.settle(true, vec![]);
+        let mut told = guarded.subscribe();
+        let waiter = tokio::spawn({
+            let (guarded, pod, ips) = (guarded.clone(), pod.clone(), ips.clone());
+            async move { guarded.wait(pod, ips, Duration::from_secs(10)).await }
+        });
+        told.changed().await.unwrap();
+        assert_eq!(guarded.waiting(), [(pod.clone(), ips.clone())]);
+        guarded.settle(true, guarded.waiting());
+        assert!(waiter.await.unwrap());
+        assert!(guarded.waiting().is_empty());
+        assert!(guarded.wait(pod.clone(), ips.clone(), Duration::ZERO).await, "its next container");
+        assert!(!guarded.wait(pod, vec![[10, 0, 0, 2].into()], Duration::ZERO).await, "another address");
+    }
+}
