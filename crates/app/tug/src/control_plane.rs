@@ -87,6 +87,14 @@ pub fn bootstrap_objects() -> Vec<Value> {
     let nodes = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "tug:node-proxier"},
                        "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "system:node-proxier"},
                        "subjects": [{"apiGroup": api, "kind": "Group", "name": "system:nodes"}]});
+    // Network policies speak of all pods, whose addresses every node must therefore know.
+    let policies = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRole", "metadata": {"name": "tug:node-policies"},
+                          "rules": [{"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": ["list", "watch"]},
+                                    {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"],
+                                     "verbs": ["list", "watch"]}]});
+    let policed = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "tug:node-policies"},
+                         "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "tug:node-policies"},
+                         "subjects": [{"apiGroup": api, "kind": "Group", "name": "system:nodes"}]});
     // Who may look at pods may see what they use.
     let aggregate = |role: &str| (format!("{api}/aggregate-to-{role}"), Value::from("true"));
     let labels: serde_json::Map<String, Value> = ["view", "edit", "admin"].map(aggregate).into_iter().collect();
@@ -94,7 +102,7 @@ pub fn bootstrap_objects() -> Vec<Value> {
                          "metadata": {"name": "system:aggregated-metrics-reader", "labels": labels},
                          "rules": [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"],
                                     "verbs": ["get", "list", "watch"]}]});
-    CONTROLLERS.iter().map(binding).chain([nodes, metrics]).collect()
+    CONTROLLERS.iter().map(binding).chain([nodes, policies, policed, metrics]).collect()
 }
 
 /// For what the server itself makes at start.

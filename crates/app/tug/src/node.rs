@@ -14,7 +14,7 @@ use kubelet::server::{Caller, NodeView};
 use kubelet::withdrawal::{Rules, Withdrawal};
 use kubelet::{KubeletConfig, LocalView, RuntimeSource};
 use machine::programs;
-use network::{Applied, NetworkConfig};
+use network::{Applied, Guarded, NetworkConfig};
 use pki::Kubeconfig;
 use pki::cluster::ClusterPki;
 use pki::tls::ClientAuthority;
@@ -113,7 +113,7 @@ impl NodeSpec {
         }
     }
 
-    fn network(&self, applied: Applied) -> Result<NetworkConfig> {
+    fn network(&self, rules: &LocalRules) -> Result<NetworkConfig> {
         Ok(NetworkConfig {
             node_name: self.name.clone(),
             node_ip: self.address,
@@ -133,7 +133,8 @@ impl NodeSpec {
             mtu: MTU_AUTOMATIC,
             cni_config_dir: self.paths.cni_conf(),
             cni_data_dir: self.paths.cni_data(),
-            applied,
+            applied: rules.applied.clone(),
+            guarded: rules.guarded.clone(),
         })
     }
 
@@ -216,11 +217,11 @@ pub fn user(node: &str) -> User {
 /// # Errors
 /// The configuration is unusable, or the container runtime does not start.
 pub async fn run(spec: NodeSpec, client: Client, identity: Identity, stop: CancellationToken) -> Result<()> {
-    let applied = Applied::default();
-    let (network, kubelet) = (spec.network(applied.clone())?, spec.kubelet()?);
+    let rules = LocalRules::default();
+    let (network, kubelet) = (spec.network(&rules)?, spec.kubelet()?);
     let node = kubelet::prepare(kubelet, client.clone(), stop.clone()).await?;
     let Identity { serving, clients, peers } = identity;
-    let withdrawal = Withdrawal::new(&spec.name, client.clone(), Arc::new(LocalRules(applied)), peers, stop.clone());
+    let withdrawal = Withdrawal::new(&spec.name, client.clone(), Arc::new(rules), peers, stop.clone());
     let _ = node.withdrawal.set(withdrawal);
     let address = SocketAddr::from((spec.address, spec.kubelet_port));
     let view: Arc<dyn NodeView> = Arc::new(LocalView::new(node.clone()));
@@ -252,13 +253,21 @@ pub async fn run(spec: NodeSpec, client: Client, identity: Identity, stop: Cance
     Ok(())
 }
 
-/// The service rules of this node, as the kubelet waits for them.
-struct LocalRules(Applied);
+/// The rules of this node, as the kubelet waits for them.
+#[derive(Default)]
+struct LocalRules {
+    applied: Applied,
+    guarded: Guarded,
+}
 
 #[async_trait::async_trait]
 impl Rules for LocalRules {
     async fn withdrawn(&self, addresses: &[IpAddr], at_most: Duration) -> bool {
-        self.0.withdrawn(addresses, at_most).await
+        self.applied.withdrawn(addresses, at_most).await
+    }
+
+    async fn guarded(&self, namespace: &str, name: &str, addresses: &[IpAddr], at_most: Duration) -> bool {
+        self.guarded.wait(namespace, name, addresses, at_most).await
     }
 }
 
@@ -326,7 +335,7 @@ pub fn write_admin_kubeconfig(cluster: &Cluster, pki: &ClusterPki, now: i64) -> 
 /// Removes what the first node put into the machine's own network namespace.
 pub fn remove_network(cluster: &Cluster, paths: &NodePaths) {
     let spec = NodeSpec::first(cluster, paths.clone(), Ipv4Addr::LOCALHOST);
-    if let Ok(config) = spec.network(Applied::default()) {
+    if let Ok(config) = spec.network(&LocalRules::default()) {
         let _ = crate::verbs::block_on(async { network::cleanup(&config).await });
     }
 }

@@ -166,6 +166,7 @@ impl Start {
             self.event(EventKind::Warning, "Failed", format!("Error: {message}"));
             failure("CreateContainerConfigError", message, CONFIG_RETRY_DELAY)
         })?;
+        self.wait_for_policies().await?;
         let id = self.create_and_start(config, sandbox).await?;
         let hook = self.spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
         if let Some(hook) = hook
@@ -180,6 +181,20 @@ impl Start {
             return Err(failure("PostStartHookError", cause, SignedDuration::ZERO));
         }
         Ok(id)
+    }
+
+    /// A policy isolates its pods from their first instant on. Pods on the node's own network are out of its reach.
+    async fn wait_for_policies(&self) -> Result<(), Failure> {
+        let host_network = self.pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false);
+        let Some(rules) = self.node.withdrawal.get().filter(|_| !host_network) else { return Ok(()) };
+        let (namespace, name) = (self.pod.metadata.namespace.as_deref(), self.pod.metadata.name.as_deref());
+        let addresses: Vec<std::net::IpAddr> = self.ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        if rules.guarded(namespace.unwrap_or_default(), name.unwrap_or_default(), &addresses).await {
+            return Ok(());
+        }
+        let message = "the pod's network policies are not in force yet".to_string();
+        self.event(EventKind::Warning, "Failed", format!("Error: {message}"));
+        Err(failure("CreateContainerError", message, RETRY_DELAY))
     }
 
     async fn create_and_start(

@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 const HERE_MAX: Duration = Duration::from_millis(1000);
 /// How long another node may take, connection included.
 const PEER_MAX: Duration = Duration::from_millis(1500);
+/// How long a container's start waits for the pod's network policies before it is tried again later.
+const GUARDED_MAX: Duration = Duration::from_secs(5);
 /// The part of it that the peer itself may wait.
 const PEER_WAIT_MS: u64 = 1000;
 
@@ -33,6 +35,9 @@ const PEER_WAIT_MS: u64 = 1000;
 pub trait Rules: Send + Sync + 'static {
     /// Whether the rules lead nowhere to these addresses; waits for it no longer than `at_most`.
     async fn withdrawn(&self, addresses: &[IpAddr], at_most: Duration) -> bool;
+
+    /// Whether network policies are in force for a pod at these addresses; waits for it no longer than `at_most`.
+    async fn guarded(&self, namespace: &str, name: &str, addresses: &[IpAddr], at_most: Duration) -> bool;
 }
 
 /// Waits until a pod's addresses have left the rules of all nodes.
@@ -62,6 +67,11 @@ impl Withdrawal {
     /// Waits for the rules of this node only.
     pub async fn here(&self, addresses: &[IpAddr], at_most: Duration) -> bool {
         self.rules.withdrawn(addresses, at_most).await
+    }
+
+    /// Waits until network policies guard a pod, which must be so before its first container starts.
+    pub async fn guarded(&self, namespace: &str, name: &str, addresses: &[IpAddr]) -> bool {
+        self.rules.guarded(namespace, name, addresses, GUARDED_MAX).await
     }
 
     /// Waits for all nodes, at most about two and a half seconds.

@@ -5,7 +5,7 @@
 
 use netplan::view::Key;
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -38,8 +38,13 @@ impl Guarded {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the rules guard `pod` at `ips`, no longer than `at_most`; tells whether it is so.
-    pub async fn wait(&self, pod: Key, ips: Vec<Ipv4Addr>, at_most: Duration) -> bool {
+    /// Waits until the rules guard a pod at these addresses, no longer than `at_most`; tells whether it is so.
+    pub async fn wait(&self, namespace: &str, name: &str, addresses: &[IpAddr], at_most: Duration) -> bool {
+        let v4 = addresses.iter().filter_map(|address| match address {
+            IpAddr::V4(ip) => Some(*ip),
+            IpAddr::V6(_) => None,
+        });
+        let (pod, ips): (Key, Vec<Ipv4Addr>) = (Key::new(namespace, name), v4.collect());
         let mut answers = self.answered.subscribe();
         let settled = |told: bool| {
             let mut state = self.state();
@@ -106,22 +111,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_pod_waits_for_its_rules_only_while_there_are_policies() {
-        let (guarded, pod, ips) = (Guarded::default(), Key::new("a", "p"), vec![Ipv4Addr::new(10, 0, 0, 1)]);
-        assert!(!guarded.wait(pod.clone(), ips.clone(), Duration::ZERO).await, "policies not listed yet");
+        let (guarded, pod) = (Guarded::default(), Key::new("a", "p"));
+        let (own, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let known = vec![(pod, vec![Ipv4Addr::new(10, 0, 0, 1)])];
+        let now = |ip| {
+            let guarded = guarded.clone();
+            async move { guarded.wait("a", "p", &[ip], Duration::ZERO).await }
+        };
+        assert!(!now(own).await, "policies not listed yet");
         guarded.settle(false, vec![]);
-        assert!(guarded.wait(pod.clone(), ips.clone(), Duration::ZERO).await);
+        assert!(now(own).await);
         guarded.settle(true, vec![]);
         let mut told = guarded.subscribe();
         let waiter = tokio::spawn({
-            let (guarded, pod, ips) = (guarded.clone(), pod.clone(), ips.clone());
-            async move { guarded.wait(pod, ips, Duration::from_secs(10)).await }
+            let guarded = guarded.clone();
+            async move { guarded.wait("a", "p", &[own], Duration::from_secs(10)).await }
         });
         told.changed().await.unwrap();
-        assert_eq!(guarded.waiting(), [(pod.clone(), ips.clone())]);
+        assert_eq!(guarded.waiting(), known);
         guarded.settle(true, guarded.waiting());
         assert!(waiter.await.unwrap());
         assert!(guarded.waiting().is_empty());
-        assert!(guarded.wait(pod.clone(), ips.clone(), Duration::ZERO).await, "its next container");
-        assert!(!guarded.wait(pod, vec![[10, 0, 0, 2].into()], Duration::ZERO).await, "another address");
+        assert!(now(own).await, "its next container");
+        assert!(!now(other).await, "another address");
     }
 }

@@ -17,6 +17,8 @@ mod lab;
 mod link;
 mod nft;
 mod policy;
+#[cfg(test)]
+mod probe;
 mod proxy;
 mod run;
 mod watch;

@@ -108,7 +108,8 @@ pub async fn run(
     let mut told = guarded.subscribe();
     let mut burst = Vec::new();
     let mut check = false;
-    let mut guard = Guard::open().inspect_err(|error| tracing::warn!(%error, "cannot listen for nftables changes")).ok();
+    let mut guard =
+        Guard::open().inspect_err(|error| tracing::warn!(%error, "cannot listen for nftables changes")).ok();
     loop {
         let retry_at = async {
             match retry {
@@ -156,7 +157,10 @@ pub async fn run(
                 guarded.settle(state.has_policies(), known.collect());
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot apply policy rules, will replace them");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot apply policy rules, will replace them"
+                );
                 let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
                 (unknown, retry) = (true, Some((Instant::now() + wait, wait)));
             }

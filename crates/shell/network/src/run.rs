@@ -86,7 +86,9 @@ pub async fn cleanup(config: &NetworkConfig) -> anyhow::Result<()> {
     nft::apply(&format!("add table ip {table}\ndelete table ip {table}\n"))
         .await
         .context("cannot remove the service rules")?;
-    nft::apply(&PolicyState::new(policy_config(config, None)).full()).await.context("cannot remove the policy rules")?;
+    nft::apply(&PolicyState::new(policy_config(config, None)).full())
+        .await
+        .context("cannot remove the policy rules")?;
     let links = Links::open(config.clone()).context("cannot open a netlink socket")?;
     links.cleanup().await.context("cannot remove links and routes")?;
     match std::fs::remove_file(config.cni_config_dir.join(cni::CONFIG_FILE)) {

@@ -1,7 +1,7 @@
 //! From API watches to changes of small views: one task per kind, complete lists turned into differences.
 
-use futures::StreamExt;
 use crate::policy::PolicyChange;
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -132,9 +132,7 @@ pub async fn pods<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(P
 pub async fn namespaces<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(PolicyChange) -> F) {
     follow(client, |key, object: Option<Namespace>| {
         sink(match key {
-            Some(key) => {
-                PolicyChange::Namespace(key.name, object.map(|o| o.metadata.labels.unwrap_or_default()))
-            }
+            Some(key) => PolicyChange::Namespace(key.name, object.map(|o| o.metadata.labels.unwrap_or_default())),
             None => PolicyChange::NamespacesSynced,
         })
     })
