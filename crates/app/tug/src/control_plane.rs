@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
+const INGRESS_USER: &str = "tug:ingress-controller";
 /// Controllers as upstream names their roles.
 const CONTROLLERS: [&str; 18] = [
     "certificate-controller",
@@ -59,6 +60,8 @@ pub fn start(
     tokio::spawn(controllers::run(controllers, client, stop.clone()));
     let client = server.client_as(administrator());
     tokio::spawn(network::bootstrap(client, cluster.dns_address()));
+    let client = server.client_as(component(INGRESS_USER));
+    tokio::spawn(ingress::control(client, stop.clone()));
     let trust = TrustConfig {
         ca: Arc::new(Authority::load_or_create(&cluster.dir.join("pki"), "ca", "kubernetes", now)?),
         server: format!("https://{address}:{}", cluster.port),
@@ -102,7 +105,51 @@ pub fn bootstrap_objects() -> Vec<Value> {
                          "metadata": {"name": "system:aggregated-metrics-reader", "labels": labels},
                          "rules": [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"],
                                     "verbs": ["get", "list", "watch"]}]});
-    CONTROLLERS.iter().map(binding).chain([nodes, policies, policed, metrics]).collect()
+    CONTROLLERS.iter().map(binding).chain([nodes, policies, policed, metrics]).chain(ingress_objects()).collect()
+}
+
+/// What the ingress may do: on nodes, where the Secrets of certificates come by the node authorizer one by one; and in
+/// the control plane, where statuses are written and certificates checked.
+fn ingress_objects() -> Vec<Value> {
+    let api = "rbac.authorization.k8s.io";
+    let rule = |groups: &[&str], resources: &[&str], verbs: &[&str]| json!({"apiGroups": groups, "resources": resources, "verbs": verbs});
+    let read = ["get", "list", "watch"];
+    let routes = [
+        rule(&["networking.k8s.io"], &["ingresses", "ingressclasses"], &read),
+        rule(&["gateway.networking.k8s.io"], &["gatewayclasses", "gateways", "httproutes", "referencegrants"], &read),
+    ];
+    let control = [
+        rule(&["networking.k8s.io"], &["ingressclasses"], &["create"]),
+        rule(&["networking.k8s.io"], &["ingresses/status"], &["patch"]),
+        rule(&["gateway.networking.k8s.io"], &["gatewayclasses"], &["create"]),
+        rule(
+            &["gateway.networking.k8s.io"],
+            &["gatewayclasses/status", "gateways/status", "httproutes/status"],
+            &["patch"],
+        ),
+        rule(&[""], &["nodes", "namespaces", "services", "secrets"], &read),
+        rule(&["discovery.k8s.io"], &["endpointslices"], &read),
+        rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
+    ];
+    let role = |name: &str, rules: Vec<Value>| json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
+    let binding = |name: &str, kind: &str, subject: &str| {
+        json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name},
+               "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
+               "subjects": [{"apiGroup": api, "kind": kind, "name": subject}]})
+    };
+    let settings = json!({"name": ingress::SETTINGS_NAME, "namespace": ingress::SETTINGS_NAMESPACE});
+    let subjects = [("Group", "system:nodes"), ("User", INGRESS_USER)]
+        .map(|(kind, name)| json!({"apiGroup": api, "kind": kind, "name": name}));
+    vec![
+        role("tug:ingress", [&routes[..], &[rule(&[""], &["namespaces"], &read)]].concat()),
+        binding("tug:ingress", "Group", "system:nodes"),
+        role("tug:ingress-controller", [&routes[..], &control].concat()),
+        binding("tug:ingress-controller", "User", INGRESS_USER),
+        json!({"apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": settings,
+               "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [ingress::SETTINGS_NAME], "verbs": read}]}),
+        json!({"apiVersion": format!("{api}/v1"), "kind": "RoleBinding", "metadata": settings,
+               "roleRef": {"apiGroup": api, "kind": "Role", "name": ingress::SETTINGS_NAME}, "subjects": subjects}),
+    ]
 }
 
 /// For what the server itself makes at start.

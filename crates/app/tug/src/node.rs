@@ -7,6 +7,7 @@ use std::time::Duration;
 use access::User;
 use anyhow::{Context, Result};
 use futures::future::BoxFuture;
+use ingress::{IngressConfig, Serving as IngressServing};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use kubelet::containerd::ContainerdConfig;
@@ -138,6 +139,16 @@ impl NodeSpec {
         })
     }
 
+    fn ingress(&self, serving: IngressServing) -> IngressConfig {
+        IngressConfig {
+            node_name: self.name.clone(),
+            addresses: vec![IpAddr::V4(self.address)],
+            access_log: self.paths.dir.join("ingress").join("access.log"),
+            serving,
+            metrics: Arc::default(),
+        }
+    }
+
     fn kubelet(&self) -> Result<KubeletConfig> {
         let runtime = RuntimeSource::Private(containerd(&self.paths)?);
         let mut config = KubeletConfig::new(&self.name, IpAddr::V4(self.address), self.paths.kubelet_dir(), runtime);
@@ -218,6 +229,7 @@ pub fn user(node: &str) -> User {
 /// The configuration is unusable, or the container runtime does not start.
 pub async fn run(spec: NodeSpec, client: Client, identity: Identity, stop: CancellationToken) -> Result<()> {
     let rules = LocalRules::default();
+    let ingress = spec.ingress(rules.routes.clone());
     let (network, kubelet) = (spec.network(&rules)?, spec.kubelet()?);
     let node = kubelet::prepare(kubelet, client.clone(), stop.clone()).await?;
     let Identity { serving, clients, peers } = identity;
@@ -226,8 +238,12 @@ pub async fn run(spec: NodeSpec, client: Client, identity: Identity, stop: Cance
     let address = SocketAddr::from((spec.address, spec.kubelet_port));
     let view: Arc<dyn NodeView> = Arc::new(LocalView::new(node.clone()));
     let network = keep("network", &stop, {
-        let stop = stop.clone();
+        let (client, stop) = (client.clone(), stop.clone());
         move || network::run(network.clone(), client.clone(), stop.clone())
+    });
+    let ingress = keep("ingress", &stop, {
+        let stop = stop.clone();
+        move || ingress::run(ingress.clone(), client.clone(), stop.clone())
     });
     let server = keep("kubelet server", &stop, {
         let (stop, identify) = (stop.clone(), identify(clients));
@@ -249,21 +265,25 @@ pub async fn run(spec: NodeSpec, client: Client, identity: Identity, stop: Cance
             }
         }
     });
-    futures::join!(network, server, pods);
+    futures::join!(network, ingress, server, pods);
     Ok(())
 }
 
-/// The rules of this node, as the kubelet waits for them.
+/// What leads to pods from this node, as the kubelet waits for it: service rules, policies, and routes of the ingress.
 #[derive(Default)]
 struct LocalRules {
     applied: Applied,
     guarded: Guarded,
+    routes: IngressServing,
 }
 
 #[async_trait::async_trait]
 impl Rules for LocalRules {
     async fn withdrawn(&self, addresses: &[IpAddr], at_most: Duration) -> bool {
-        self.applied.withdrawn(addresses, at_most).await
+        // Both at the same time: whoever is slower decides.
+        let (rules, routes) =
+            futures::join!(self.applied.withdrawn(addresses, at_most), self.routes.withdrawn(addresses, at_most));
+        rules && routes
     }
 
     async fn guarded(&self, namespace: &str, name: &str, addresses: &[IpAddr], at_most: Duration) -> bool {

@@ -8,6 +8,7 @@ pub mod defaults;
 pub mod escalation;
 pub mod forbidden;
 pub mod go;
+pub mod ingress_graph;
 pub mod node;
 pub mod node_graph;
 pub mod node_restriction;

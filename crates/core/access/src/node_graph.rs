@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::ingress_graph::IngressGraph;
+
 /// What a node can be related to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
@@ -40,11 +42,16 @@ pub struct NodeGraph {
     related: HashMap<Arc<str>, HashMap<Thing, u32>>,
     /// Claims' volumes, and what volumes need in turn (secrets of their drivers).
     volume_of_claim: HashMap<(Arc<str>, Arc<str>), (Arc<str>, Vec<Thing>)>,
+    /// What the ingress of every node serves.
+    pub ingress: IngressGraph,
 }
 
 impl NodeGraph {
     /// Whether the node is related to the thing.
     pub fn relates(&self, node: &str, target: Target, namespace: &str, name: &str) -> bool {
+        if target == Target::Secret && self.ingress.names(namespace, name) {
+            return true;
+        }
         let Some(things) = self.related.get(node) else { return false };
         if things.contains_key(&(target, namespace.into(), name.into())) {
             return true;

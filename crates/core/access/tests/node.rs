@@ -1,6 +1,7 @@
 //! What a kubelet may read and write: a small cluster, then one request per line.
 #![allow(clippy::unwrap_used)]
 
+use access::ingress_graph::{self, Source};
 use access::node_restriction::{self, Objects, Refusal, Write};
 use access::{Attributes, Decision, NodeGraph, User, node};
 use serde_json::{Value, json};
@@ -201,4 +202,48 @@ fn tokens_are_for_pods_that_run_here() {
     assert!(token("one", "other", "").unwrap_err().contains("does not match the UID in record"));
     assert!(token("two", "uid-two", "").unwrap_err().contains("scheduled on a different node"));
     assert!(token("one", "", "").unwrap_err().contains("without a uid"));
+}
+
+#[test]
+fn nodes_read_the_certificates_that_their_ingress_shows() {
+    let mut graph = graph();
+    let named = |class: &str| json!({"spec": {"ingressClassName": class, "tls": [{"secretName": "cert"}]}});
+    let asked = "b watch secrets:cert web";
+    graph.ingress.apply_ingress("web", "site", Some(&named("tug")));
+    assert!(!allowed(&graph, asked), "nobody knows the class");
+    graph.ingress.apply_class(
+        Source::Ingress,
+        "tug",
+        Some(&json!({"spec": {"controller": ingress_graph::CONTROLLER}})),
+    );
+    graph.ingress.apply_class(Source::Ingress, "other", Some(&json!({"spec": {"controller": "example.com/other"}})));
+    assert!(allowed(&graph, asked));
+    assert!(!allowed(&graph, "b watch secrets:key web"));
+    assert!(!allowed(&graph, "b list secrets web"));
+    assert!(!allowed(&graph, "b update secrets:cert web"));
+    graph.ingress.apply_ingress("web", "site", Some(&named("other")));
+    assert!(!allowed(&graph, asked));
+    graph.ingress.apply_ingress("web", "site", Some(&named("tug")));
+    graph.ingress.apply_ingress("web", "site", None);
+    assert!(!allowed(&graph, asked));
+
+    let gateway = json!({"spec": {"gatewayClassName": "tug", "listeners": [
+        {"tls": {"certificateRefs": [{"name": "cert"}, {"name": "shared", "namespace": "vault"}]}}]}});
+    graph.ingress.apply_gateway("web", "front", Some(&gateway));
+    assert!(!allowed(&graph, asked), "a GatewayClass is no IngressClass");
+    graph.ingress.apply_class(
+        Source::Gateway,
+        "tug",
+        Some(&json!({"spec": {"controllerName": ingress_graph::CONTROLLER}})),
+    );
+    assert!(allowed(&graph, asked));
+    assert!(!allowed(&graph, "b get secrets:shared vault"));
+    let grant = json!({"spec": {
+        "from": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "web"}],
+        "to": [{"group": "", "kind": "Secret", "name": "shared"}]}});
+    graph.ingress.apply_grant("vault", "web", Some(&grant));
+    assert!(allowed(&graph, "b get secrets:shared vault"));
+    assert!(!allowed(&graph, "b get secrets:key vault"));
+    graph.ingress.apply_grant("vault", "web", None);
+    assert!(!allowed(&graph, "b get secrets:shared vault"));
 }

@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod expressions;
+pub mod ingress_class;
 pub mod limit_ranger;
 pub mod pod_security;
 pub mod pods;
@@ -125,6 +126,7 @@ pub fn builtin(ranges: Ranges) -> Vec<Arc<dyn Admission>> {
         Arc::new(pods::Priority),
         Arc::new(pods::DefaultTolerationSeconds),
         Arc::new(pods::RuntimeClass),
+        Arc::new(ingress_class::DefaultIngressClass),
         Arc::new(pod_security::PodSecurity),
         Arc::new(service::ServiceAllocation::new(ranges)),
     ]

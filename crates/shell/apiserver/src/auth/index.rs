@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use access::ingress_graph::Source;
 use access::{NodeGraph, Object as RbacObject, Rbac, RbacKind};
 use imbl::ordmap::DiffItem;
 use meta::GroupResource;
@@ -14,6 +15,8 @@ use crate::cache::{Object, Objects, ResourceCache, split_key};
 use crate::engine::Engine;
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+const NETWORKING_GROUP: &str = "networking.k8s.io";
+const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
 #[derive(Default)]
 pub struct Indexes {
@@ -37,7 +40,7 @@ struct RbacIndex {
 
 #[derive(Default)]
 struct NodeIndex {
-    seen: [Seen; 4],
+    seen: [Seen; 9],
     graph: NodeGraph,
 }
 
@@ -70,13 +73,31 @@ impl Indexes {
     /// Asks the index of what nodes need as of now.
     pub fn nodes<T>(&self, engine: &Engine, ask: impl FnOnce(&NodeGraph) -> T) -> T {
         let mut index = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let NodeIndex { seen: [pods, volumes, attachments, slices], graph } = &mut *index;
+        let NodeIndex { seen, graph } = &mut *index;
+        let [pods, volumes, attachments, slices, ingresses, classes, gateways, gateway_classes, grants] = seen;
         advance(engine, "", "pods", pods, |namespace, name, pod| graph.apply_pod(namespace, name, pod));
         advance(engine, "", "persistentvolumes", volumes, |_, name, volume| graph.apply_volume(name, volume));
         advance(engine, "storage.k8s.io", "volumeattachments", attachments, |_, name, attachment| {
             graph.apply_attachment(name, attachment);
         });
         advance(engine, "resource.k8s.io", "resourceslices", slices, |_, name, slice| graph.apply_slice(name, slice));
+        let graph_of_ingress = &mut graph.ingress;
+        advance(engine, NETWORKING_GROUP, "ingresses", ingresses, |namespace, name, ingress| {
+            graph_of_ingress.apply_ingress(namespace, name, ingress);
+        });
+        advance(engine, NETWORKING_GROUP, "ingressclasses", classes, |_, name, class| {
+            graph_of_ingress.apply_class(Source::Ingress, name, class);
+        });
+        // Without their definitions the collections of Gateway API are empty.
+        advance(engine, GATEWAY_GROUP, "gateways", gateways, |namespace, name, gateway| {
+            graph_of_ingress.apply_gateway(namespace, name, gateway);
+        });
+        advance(engine, GATEWAY_GROUP, "gatewayclasses", gateway_classes, |_, name, class| {
+            graph_of_ingress.apply_class(Source::Gateway, name, class);
+        });
+        advance(engine, GATEWAY_GROUP, "referencegrants", grants, |namespace, name, grant| {
+            graph_of_ingress.apply_grant(namespace, name, grant);
+        });
         ask(graph)
     }
 }
