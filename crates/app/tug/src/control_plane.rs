@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
 const INGRESS_USER: &str = "tug:ingress-controller";
 /// Controllers as upstream names their roles.
-const CONTROLLERS: [&str; 18] = [
+const CONTROLLERS: [&str; 19] = [
     "certificate-controller",
     "clusterrole-aggregation-controller",
     "cronjob-controller",
@@ -28,6 +28,7 @@ const CONTROLLERS: [&str; 18] = [
     "endpointslice-controller",
     "endpointslicemirroring-controller",
     "generic-garbage-collector",
+    "horizontal-pod-autoscaler",
     "job-controller",
     "namespace-controller",
     "node-controller",
