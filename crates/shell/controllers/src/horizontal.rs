@@ -39,7 +39,7 @@ const ESCAPED: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'|')
     .add(b'}');
-/// Versions of the custom metrics API that are understood, the better one first.
+/// Versions of the custom metrics API that are understood.
 const CUSTOM_VERSIONS: [&str; 2] = ["v1beta2", "v1beta1"];
 
 /// What is kept of one autoscaler from look to look.
@@ -226,8 +226,7 @@ impl Controller {
         let version = match read.group {
             CUSTOM_METRICS => {
                 let served = self.paths.versions(CUSTOM_METRICS).await.map_err(|error| error.api_message())?;
-                let known = CUSTOM_VERSIONS.into_iter().find(|known| served.iter().any(|version| version == known));
-                known.ok_or_else(|| format!("no custom metrics API ({CUSTOM_METRICS}) registered"))?
+                chosen(&served)?
             }
             _ => "v1beta1",
         };
@@ -247,6 +246,16 @@ impl Controller {
             }
             _ => error.api_message(),
         })
+    }
+}
+
+/// The version to speak: the first that is understood of those served, which begin with the preferred one.
+fn chosen(served: &[String]) -> Result<&'static str, String> {
+    let mut known = served.iter().filter_map(|served| CUSTOM_VERSIONS.into_iter().find(|known| served == known));
+    match known.next() {
+        Some(version) => Ok(version),
+        None if served.is_empty() => Err(format!("no custom metrics API ({CUSTOM_METRICS}) registered")),
+        None => Err("no known available metric versions found".to_owned()),
     }
 }
 

@@ -132,7 +132,9 @@ pub(super) fn of_resource(
 /// A custom figure of each pod.
 pub(super) fn of_pods(answer: &Answer) -> Result<BTreeMap<String, Sample>, String> {
     let sample = |item: &Value| {
-        let window = item["windowSeconds"].as_i64().map_or(WINDOW, SignedDuration::from_secs);
+        // v1beta1 has the shorter name.
+        let window = ["windowSeconds", "window"].into_iter().find_map(|field| item[field].as_i64());
+        let window = window.map_or(WINDOW, SignedDuration::from_secs);
         let name = item["describedObject"]["name"].as_str()?.to_owned();
         Some((name, Sample { milli: milli(&item["value"])?, at: time(item), window }))
     };
