@@ -134,6 +134,8 @@ pub struct Kind {
     pub validate_name: fn(&str) -> Vec<String>,
     /// Warnings to send with the answer of a write (`Warning: 299 - "..."`).
     pub warnings: fn(&Value) -> Vec<String>,
+    /// The OpenAPI schema of a kind that is not in the table of built-in types.
+    pub schema: Option<fn() -> Value>,
 }
 
 /// Words of a row: short names, categories.
@@ -226,6 +228,7 @@ impl Kind {
             validate_status: accept_change,
             validate_name: meta::names::dns_subdomain,
             warnings: no_warnings,
+            schema: None,
         }
     }
 

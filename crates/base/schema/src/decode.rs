@@ -3,6 +3,7 @@
 use std::fmt;
 
 use meta::{Reason, Status};
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -63,7 +64,20 @@ pub enum DecodeError {
     Strict(Vec<String>),
 }
 
+/// Opens the list of what is wrong with YAML, as upstream prints it.
+const YAML_HEAD: &str = "yaml: unmarshal errors:";
+
 impl DecodeError {
+    /// The error that strict decoding makes of warnings: those about lines of YAML are one complaint.
+    pub fn strict(warnings: Vec<String>) -> Self {
+        let (lines, mut issues): (Vec<String>, Vec<String>) =
+            warnings.into_iter().partition(|warning| warning.starts_with("line "));
+        if !lines.is_empty() {
+            issues.insert(0, format!("{YAML_HEAD}\n  {}", lines.join("\n  ")));
+        }
+        Self::Strict(issues)
+    }
+
     /// The 400 that upstream answers for this body, sent where a `kind` of `version` was expected.
     pub fn status(&self, version: &str, kind: &str, body: &[u8]) -> Box<Status> {
         let message = match self {
@@ -103,6 +117,11 @@ pub fn decode_partial(
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
     run(ty, Input::Bytes(body, format), validation, false)
+}
+
+/// Checks a value as [`decode_partial`] checks bytes.
+pub fn conform_partial(ty: &Type, value: Value, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    run(ty, Input::Value(value), validation, false)
 }
 
 /// Checks a value that a patch has made, exactly as if it had been sent.
@@ -172,9 +191,26 @@ fn run(ty: &Type, input: Input<'_>, validation: FieldValidation, whole: bool) ->
     let mut issues = state.duplicates;
     issues.append(&mut state.issues);
     match validation {
-        FieldValidation::Strict if !issues.is_empty() => Err(DecodeError::Strict(issues)),
+        FieldValidation::Strict if !issues.is_empty() => Err(DecodeError::strict(issues)),
         FieldValidation::Ignore => Ok(Decoded { value, warnings: Vec::new() }),
         _ => Ok(Decoded { value, warnings: issues }),
+    }
+}
+
+/// The key of an entry and, in YAML, the line it stands on.
+struct Key {
+    yaml: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = (String, u64);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        if !self.yaml {
+            return String::deserialize(deserializer).map(|name| (name, 0));
+        }
+        let key = serde_saphyr::Spanned::<String>::deserialize(deserializer)?;
+        Ok((key.value, key.defined.line()))
     }
 }
 
@@ -228,12 +264,12 @@ impl State<'_> {
         }
     }
 
-    fn report_duplicate(&mut self, name: &str) {
+    fn report_duplicate(&mut self, name: &str, line: u64) {
         if self.duplicates.len() + self.issues.len() >= STRICT_ISSUES_MAX {
             return;
         }
         if self.yaml {
-            self.duplicates.push(format!("key {name:?} already set in map"));
+            self.duplicates.push(format!("line {line}: key {name:?} already set in map"));
         } else {
             let place = self.place(name);
             self.issues.push(format!("duplicate field {place:?}"));
@@ -361,7 +397,7 @@ impl<'t> Node<'_, 't> {
     fn structure<'de, A: MapAccess<'de>>(self, of: &'t Struct, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         let mut seen = vec![false; of.fields.len()];
-        while let Some(name) = entries.next_key::<String>()? {
+        while let Some((name, line)) = entries.next_key_seed(Key { yaml: self.state.yaml })? {
             let Ok(at) = of.fields.binary_search_by(|field| (*field.name).cmp(&*name)) else {
                 self.state.report_unknown(&name);
                 entries.next_value::<IgnoredAny>()?;
@@ -369,7 +405,7 @@ impl<'t> Node<'_, 't> {
             };
             let field = &of.fields[at];
             if std::mem::replace(&mut seen[at], true) {
-                self.state.report_duplicate(&name);
+                self.state.report_duplicate(&name, line);
             }
             self.state.path.push(Step::Field(of, &field.name));
             let value = entries.next_value_seed(Node { state: &mut *self.state, ty: &field.ty })?;
@@ -508,9 +544,9 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
             _ => return self.mismatch("object"),
         };
         let mut map = Map::new();
-        while let Some(name) = entries.next_key::<String>()? {
+        while let Some((name, line)) = entries.next_key_seed(Key { yaml: self.state.yaml })? {
             if map.contains_key(&name) {
-                self.state.report_duplicate(&name);
+                self.state.report_duplicate(&name, line);
             }
             self.state.path.push(Step::Key(name.clone()));
             let value = entries.next_value_seed(Node { state: &mut *self.state, ty: value_type })?;

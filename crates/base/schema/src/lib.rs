@@ -5,9 +5,12 @@ pub mod decode;
 mod describe;
 pub mod model;
 pub mod openapi;
+mod openapi_custom;
 pub mod openapi_protobuf;
 mod table;
 
-pub use decode::{DecodeError, Decoded, FieldValidation, Format, conform, decode, decode_partial, type_meta};
+pub use decode::{
+    DecodeError, Decoded, FieldValidation, Format, conform, conform_partial, decode, decode_partial, type_meta,
+};
 pub use model::{Field, ListKind, Omit, Patch, Shape, Struct, StructRef, Type, TypeRef};
 pub use table::{Registry, builtin};

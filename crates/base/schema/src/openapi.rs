@@ -6,6 +6,7 @@ use meta::{GroupVersion, Gvk};
 use serde_json::{Map, Value, json};
 
 use crate::describe::Descriptions;
+use crate::openapi_custom::published;
 use crate::model::{Field, ListKind, Shape, Struct, Type};
 use crate::table::builtin;
 
@@ -219,27 +220,27 @@ impl Writer {
     /// Writes the definition of a served kind and answers its name.
     fn definition_of(&mut self, kind: &Served) -> String {
         let Some(custom) = &kind.custom else {
-            return self.builtin_name(&kind.gvk).unwrap_or_else(|| self.custom(&kind.gvk, json!({"type": "object"})));
+            return self.builtin_name(&kind.gvk).unwrap_or_else(|| self.custom(&kind.gvk, &Value::Null));
         };
-        self.custom(&kind.gvk, custom.clone())
+        self.custom(&kind.gvk, custom)
     }
 
-    fn custom(&mut self, gvk: &Gvk, mut schema: Value) -> String {
+    fn custom(&mut self, gvk: &Gvk, document: &Value) -> String {
         let reversed = gvk.group.split('.').rev().collect::<Vec<_>>().join(".");
         let name = format!("{reversed}.{}.{}", gvk.version, gvk.kind);
+        let resource = self.resource_fields();
+        let mut schema = published(document, self.dialect == Dialect::V2, &resource);
         schema["x-kubernetes-group-version-kind"] =
             json!([{"group": gvk.group, "version": gvk.version, "kind": gvk.kind}]);
-        let described = schema.get("properties").is_some_and(|p| p.as_object().is_some_and(|p| !p.is_empty()));
-        if described && let Some(meta) = builtin().by_name("apimachinery.pkg.apis.meta.v1.ObjectMeta") {
-            // What these fields mean is the same for every kind; any built-in one tells.
-            let told = |field: &str| self.descriptions.of_field("io.k8s.api.core.v1.ConfigMap", field);
-            for field in ["apiVersion", "kind"] {
-                schema["properties"][field] = json!({"type": "string", "description": told(field)});
-            }
-            schema["properties"]["metadata"] = self.value(&meta);
-        }
         self.definitions.insert(name.clone(), schema);
         name
+    }
+
+    /// The fields of every resource. What they mean is the same for every kind; any built-in one tells.
+    fn resource_fields(&mut self) -> Map<String, Value> {
+        let any = builtin().type_of(&Gvk::new("", "v1", "ConfigMap"));
+        let fields = ["apiVersion", "kind", "metadata"].into_iter().filter_map(|name| any?.field(name));
+        fields.map(|field| (field.name.to_string(), self.property("io.k8s.api.core.v1.ConfigMap", field))).collect()
     }
 
     fn list_of(&mut self, kind: &Served, body: &str) -> String {
@@ -454,7 +455,9 @@ mod tests {
         let served = [Served { gvk, plural: "widgets".into(), custom: Some(schema), ..deployments() }];
         let v2 = v2_document(&served, "v1.36.0");
         check_references(&v2, &v2);
-        assert_eq!(v2["definitions"]["com.example.v1.Widget"]["properties"]["spec"]["type"], "object");
+        let widget = &v2["definitions"]["com.example.v1.Widget"]["properties"];
+        assert_eq!(widget["spec"]["type"], "object");
+        assert!(widget["metadata"]["description"].as_str().unwrap().starts_with("Standard object's metadata."));
     }
 
     /// The table against the typed API crate: the same types have the same fields, and what the table requires is required.

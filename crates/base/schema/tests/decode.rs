@@ -63,7 +63,10 @@ fn yaml_is_read_like_json() {
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c1\n  foo: 1\ndata:\n  a: \"x\"\n  a: \"y\"\n  5: 'z'\n";
     let read = run("ConfigMap", body, Format::Yaml, FieldValidation::Warn).expect("readable");
     assert_eq!(read.value["data"].to_string(), r#"{"5":"z","a":"y"}"#);
-    assert_eq!(read.warnings, [r#"key "a" already set in map"#, r#"unknown field "metadata.foo""#]);
+    let strict = run("ConfigMap", body, Format::Yaml, FieldValidation::Strict).expect_err("strict refuses");
+    let wanted = "yaml: unmarshal errors:\n  line 8: key \"a\" already set in map, unknown field \"metadata.foo\"";
+    assert_eq!(strict.to_string(), format!("strict decoding error: {wanted}"));
+    assert_eq!(read.warnings, [r#"line 8: key "a" already set in map"#, r#"unknown field "metadata.foo""#]);
     let wrong = run("Deployment", "spec:\n  replicas: \"3\"\n", Format::Yaml, FieldValidation::Warn);
     assert!(matches!(wrong, Err(DecodeError::Type(_))), "{wrong:?}");
     assert!(matches!(run("Pod", "a: [", Format::Yaml, FieldValidation::Warn), Err(DecodeError::Syntax(_))));

@@ -6,6 +6,7 @@ pub mod attributes;
 pub mod certificates;
 pub mod defaults;
 pub mod escalation;
+pub mod flow;
 pub mod forbidden;
 pub mod go;
 pub mod ingress_graph;

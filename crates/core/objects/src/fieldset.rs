@@ -128,7 +128,7 @@ impl FieldSet {
 }
 
 /// One path element as upstream prints it.
-fn step(key: &str) -> String {
+pub(crate) fn step(key: &str) -> String {
     match key.split_once(':') {
         Some(("f", name)) => format!(".{name}"),
         Some(("v", value)) => format!("[={value}]"),

@@ -2,7 +2,7 @@
 
 use access::User;
 use futures::StreamExt;
-use meta::GroupVersion;
+use meta::{ApiResult, GroupVersion, Status};
 use serde_json::{Value, json};
 
 use crate::call::{Call, WriteOptions};
@@ -25,6 +25,7 @@ pub async fn run(engine: &Engine) -> Result<(), StartError> {
     let mut objects: Vec<Value> = priority_classes().into();
     objects.extend(own_service::service(engine));
     objects.extend(crate::aggregation::local_services(&engine.registry()));
+    objects.extend(access::flow::defaults::objects());
     objects.extend(engine.config.bootstrap.iter().cloned());
     // Side by side, so that the store commits them in groups: one by one, a first start would wait for each flush.
     let mut writes = futures::stream::iter(objects).map(|object| ensure(engine, object)).buffer_unordered(WRITES_MAX);
@@ -66,6 +67,34 @@ pub async fn settle(engine: &Engine, wanted: Value) -> Result<(), StartError> {
     });
     let what = format!("{} {}", text("kind"), info.name);
     written.await.map(drop).map_err(|status| StartError::Bootstrap { what, status })
+}
+
+/// Changes a cluster-wide object as the server itself, in the name of one of its parts.
+pub async fn change(
+    engine: &Engine,
+    (group, version, plural): (&str, &str, &str),
+    name: &str,
+    part: update::Part,
+    writer: &str,
+    change: impl FnMut(&Value) -> ApiResult<Value>,
+) -> ApiResult<()> {
+    let registry = engine.registry();
+    let served = registry.find(group, version, plural).ok_or_else(|| Status::internal(format!("no {plural}")))?;
+    let subresource = if matches!(part, update::Part::Status) { "status" } else { "" };
+    let info = RequestInfo {
+        is_resource: true,
+        verb: "update".to_owned(),
+        group: group.to_owned(),
+        version: version.to_owned(),
+        resource: plural.to_owned(),
+        name: name.to_owned(),
+        subresource: subresource.to_owned(),
+        user_agent: writer.to_owned(),
+        ..RequestInfo::default()
+    };
+    let call =
+        Call { engine, served, info: &info, query: &Query::default(), user: system(), output: Output::default() };
+    update::write(&call, &WriteOptions::default(), part, false, change).await.map(drop)
 }
 
 fn priority_classes() -> [Value; 2] {

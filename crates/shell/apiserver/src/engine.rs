@@ -14,6 +14,7 @@ use crate::aggregation::Aggregation;
 use crate::cache::{Cache, Object, ResourceCache, Snapshot, encode_stored};
 use crate::computed::Computed;
 use crate::config::Config;
+use crate::flow::Flow;
 use crate::info::RequestInfo;
 use crate::layers::flow::InFlight;
 use crate::metrics::Metrics;
@@ -26,6 +27,7 @@ pub struct Engine {
     pub cache: Arc<Cache>,
     pub metrics: Metrics,
     pub in_flight: InFlight,
+    pub flow: Flow,
     pub webhooks: Webhooks,
     pub aggregation: Aggregation,
     pub mutating_policies: MutatingPolicies,
@@ -51,6 +53,7 @@ impl Engine {
             cache,
             metrics: Metrics::default(),
             in_flight: InFlight::default(),
+            flow: Flow::default(),
             webhooks: Webhooks::default(),
             aggregation: Aggregation::default(),
             mutating_policies: MutatingPolicies::default(),

@@ -47,6 +47,8 @@ pub struct RequestInfo {
     pub rest: String,
     /// How the client calls itself; names the owner of fields it writes.
     pub user_agent: String,
+    /// A refusal is written in protobuf.
+    pub wants_protobuf: bool,
 }
 
 /// Subresources of a namespace itself, which would otherwise read as resources inside of it.

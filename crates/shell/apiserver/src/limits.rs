@@ -6,10 +6,10 @@ use std::time::Duration;
 pub const REQUEST_BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// What is read and dropped of a request body beyond the limit, so that the client gets to read why it was refused.
 pub const DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Mutating requests served at once; more are answered 429.
-pub const MUTATING_IN_FLIGHT_MAX: usize = 200;
-/// Reading requests served at once; watches and streams are not counted.
-pub const READONLY_IN_FLIGHT_MAX: usize = 400;
+/// Requests served at once, divided among the priority levels; watches count until they begin, streams not at all.
+pub const SEATS: usize = 600;
+/// How long a request may wait for a seat before it is answered 429.
+pub const FLOW_WAIT_MAX: Duration = Duration::from_secs(15);
 /// What a 429 tells the client to wait.
 pub const RETRY_AFTER_SECONDS: u32 = 1;
 /// A request that is neither a watch nor a stream answers within this time.

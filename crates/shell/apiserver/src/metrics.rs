@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::cache::Cache;
+use crate::flow::Flow;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
@@ -36,13 +37,20 @@ pub struct KindLabel {
     pub request_kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LevelLabel {
+    pub priority_level: String,
+}
+
 pub struct Metrics {
     registry: Registry,
     pub requests: Family<RequestLabels, Counter>,
     pub durations: Family<VerbLabels, Histogram>,
     pub in_flight: Family<KindLabel, Gauge>,
     pub dropped: Family<KindLabel, Counter>,
+    pub rejected: Family<LevelLabel, Counter>,
     pub panics: Counter,
+    seats: [Family<LevelLabel, Gauge>; 3],
     objects: Family<ResourceLabel, Gauge>,
     watchers: Family<ResourceLabel, Gauge>,
 }
@@ -62,18 +70,37 @@ impl Default for Metrics {
         registry.register("apiserver_current_inflight_requests", "Requests being served", in_flight.clone());
         let dropped = Family::default();
         registry.register("apiserver_dropped_requests", "Requests refused with 429", dropped.clone());
+        let rejected = Family::default();
+        let about = "Requests refused by a priority level";
+        registry.register("apiserver_flowcontrol_rejected_requests", about, rejected.clone());
+        let seats = [
+            ("nominal_limit_seats", "Seats of a priority level"),
+            ("current_executing_seats", "Seats of a priority level in use"),
+            ("current_inqueue_requests", "Requests that wait in a priority level"),
+        ];
+        let seats = seats.map(|(name, about)| {
+            let family = Family::<LevelLabel, Gauge>::default();
+            registry.register(format!("apiserver_flowcontrol_{name}"), about, family.clone());
+            family
+        });
         let panics = Counter::default();
         registry.register("apiserver_request_panics", "Requests that ended in a panic", panics.clone());
         let objects = Family::default();
         registry.register("apiserver_storage_objects", "Objects stored by resource", objects.clone());
         let watchers = Family::default();
         registry.register("apiserver_longrunning_requests", "Open watches by resource", watchers.clone());
-        Self { registry, requests, durations, in_flight, dropped, panics, objects, watchers }
+        Self { registry, requests, durations, in_flight, dropped, rejected, panics, seats, objects, watchers }
     }
 }
 
 impl Metrics {
-    pub fn encode(&self, cache: &Cache) -> String {
+    pub fn encode(&self, cache: &Cache, flow: &Flow) -> String {
+        for (priority_level, nominal, running, waiting) in flow.counts() {
+            let label = LevelLabel { priority_level };
+            for (family, count) in self.seats.iter().zip([nominal, running, waiting]) {
+                family.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
         for (resource, objects, watchers) in cache.counts() {
             let label = ResourceLabel { resource };
             self.objects.get_or_create(&label).set(i64::try_from(objects).unwrap_or(i64::MAX));

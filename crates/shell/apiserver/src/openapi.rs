@@ -93,7 +93,10 @@ fn row(served: &Served) -> Row {
         namespaced: served.is_namespaced(),
         verbs: texts(kind.verbs.list()),
         subresources: subresources(kind).into_iter().map(subresource).collect(),
-        custom: served.custom.as_ref().map(|custom| custom.document.clone()),
+        custom: match &served.custom {
+            Some(custom) => Some(custom.document.clone()),
+            None => kind.schema.map(|schema| schema()),
+        },
     }
 }
 

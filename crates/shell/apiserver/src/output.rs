@@ -1,4 +1,4 @@
-//! What the client wants to read: JSON or YAML, and whole objects, metadata alone, or tables.
+//! What the client wants to read: JSON, YAML or protobuf, and whole objects, metadata alone, or tables.
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -6,6 +6,8 @@ use meta::{ApiResult, Reason, Status};
 use serde_json::{Map, Value, json};
 
 use crate::body::{self, Body};
+use crate::codec::PROTOBUF;
+use crate::protobuf;
 use crate::registry::Served;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +15,7 @@ pub enum Media {
     #[default]
     Json,
     Yaml,
+    Protobuf,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,17 +38,36 @@ pub struct Output {
 /// Media types that are answered, for the message of a 406.
 const OFFERED: &str = "application/json, application/yaml";
 
+/// What a resource can be sent as.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// Tables and metadata alone, besides whole objects.
+    pub forms: bool,
+    pub protobuf: bool,
+}
+
+impl Offer {
+    fn has(self, output: &Output) -> bool {
+        let is_protobuf = output.media == Media::Protobuf;
+        // Tables are JSON and YAML alone.
+        let has_media = !is_protobuf || self.protobuf && !matches!(output.form, Form::Table(_));
+        has_media && (self.forms || output.form == Form::Object)
+    }
+}
+
 /// Picks the first acceptable form; clients list what they like best first.
-/// Without `forms` only whole objects are offered.
-pub fn negotiate(headers: &HeaderMap, pretty: bool, forms: bool) -> ApiResult<Output> {
+pub fn negotiate(headers: &HeaderMap, pretty: bool, offer: Offer) -> ApiResult<Output> {
     let accept: Vec<&str> = headers.get_all(http::header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
     let accept = accept.join(",");
     if accept.trim().is_empty() {
         return Ok(Output { pretty, ..Output::default() });
     }
-    let found = accept.split(',').filter_map(clause).find(|output| forms || output.form == Form::Object);
-    let failed =
-        || Status::failure(Reason::NotAcceptable, format!("only the following media types are accepted: {OFFERED}"));
+    let found = accept.split(',').filter_map(clause).find(|output| offer.has(output));
+    let failed = || {
+        let protobuf = if offer.protobuf { format!(", {PROTOBUF}") } else { String::new() };
+        let message = format!("only the following media types are accepted: {OFFERED}{protobuf}");
+        Status::failure(Reason::NotAcceptable, message)
+    };
     found.map(|output| Output { pretty, ..output }).ok_or_else(failed)
 }
 
@@ -54,6 +76,7 @@ fn clause(text: &str) -> Option<Output> {
     let media = match parts.next()? {
         "application/json" | "*/*" | "application/*" => Media::Json,
         "application/yaml" => Media::Yaml,
+        PROTOBUF => Media::Protobuf,
         _ => return None,
     };
     let (mut form, mut group, mut version) = ("", "", "v1");
@@ -76,6 +99,22 @@ fn clause(text: &str) -> Option<Output> {
         _ => return None,
     };
     Some(Output { media, form, pretty: false })
+}
+
+/// A failure in the form that the client likes best: protobuf where it says so first, JSON for all others.
+pub fn failure(wants_protobuf: bool, status: &Status) -> Response<Body> {
+    let mut response = body::status(status);
+    let written = wants_protobuf.then(|| serde_json::to_vec(status).ok().and_then(|json| protobuf::object(&json).ok()));
+    if let Some(bytes) = written.flatten() {
+        *response.body_mut() = body::full(bytes);
+        response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(PROTOBUF));
+    }
+    response
+}
+
+/// Whether protobuf stands first among what a client accepts.
+pub fn wants_protobuf(headers: &HeaderMap) -> bool {
+    headers.get(http::header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(PROTOBUF.as_bytes()))
 }
 
 impl Output {
@@ -108,13 +147,19 @@ impl Output {
                 let text = serde_saphyr::to_string(value).map_err(Status::internal)?;
                 Ok(body::response(code, "application/yaml", text))
             }
+            Media::Protobuf => {
+                let json = serde_json::to_vec(value).map_err(Status::internal)?;
+                Ok(body::response(code, PROTOBUF, protobuf::object(&json)?))
+            }
         }
     }
 
     /// JSON bytes as an answer, parsed only when they must change.
     pub fn bytes(&self, code: StatusCode, bytes: Bytes) -> ApiResult<Response<Body>> {
-        if self.media == Media::Json && !self.pretty {
-            return Ok(body::json(code, bytes));
+        match self.media {
+            Media::Json if !self.pretty => return Ok(body::json(code, bytes)),
+            Media::Protobuf => return Ok(body::response(code, PROTOBUF, protobuf::object(&bytes)?)),
+            Media::Json | Media::Yaml => {}
         }
         self.value(code, &serde_json::from_slice(&bytes).map_err(Status::internal)?)
     }

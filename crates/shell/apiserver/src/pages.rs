@@ -34,7 +34,7 @@ pub async fn answer(
         "metrics" => Ok(body::response(
             StatusCode::OK,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            engine.metrics.encode(&engine.cache),
+            engine.metrics.encode(&engine.cache, &engine.flow),
         )),
         "" => root(engine),
         _ => Ok(not_found()),

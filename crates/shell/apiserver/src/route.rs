@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::info::{Query, RequestInfo};
 use crate::kubelets::target_name;
 use crate::verbs::{create, delete, list, patch, update, watch};
-use crate::{aggregation, computed, output, pages};
+use crate::{aggregation, computed, output, pages, protobuf};
 
 pub async fn route(
     engine: &Arc<Engine>,
@@ -42,7 +42,8 @@ pub async fn route(
     let is_head = request.method() == Method::HEAD;
     // What is never stored has neither a table nor metadata of its own.
     let forms = served.kind.verbs != kinds::Verbs::CreateOnly;
-    let output = output::negotiate(request.headers(), query.flag("pretty"), forms)?;
+    let protobuf = served.custom.is_none() && protobuf::has_form(&served.kind.gvk());
+    let output = output::negotiate(request.headers(), query.flag("pretty"), output::Offer { forms, protobuf })?;
     let call = Call { engine, served, info, query, user, output };
     if !call.info.subresource.is_empty() {
         return subresource(&call, request).await;

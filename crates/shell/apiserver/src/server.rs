@@ -61,6 +61,8 @@ impl ApiServer {
         let cache = Cache::start(store.clone(), stop.clone()).await?;
         let engine = Arc::new(Engine::new(config, store, cache));
         bootstrap::run(&engine).await?;
+        crate::flow::start(&engine, stop.clone());
+        crate::admission::policies::start(&engine, stop.clone());
         own_service::start(&engine, &stop);
         crate::custom::start(&engine, stop.clone());
         crate::aggregation::start(&engine, stop.clone());

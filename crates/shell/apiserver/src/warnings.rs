@@ -5,7 +5,8 @@ use std::future::Future;
 
 use http::{HeaderValue, Response};
 
-use crate::body::{self, Body};
+use crate::body::Body;
+use crate::output;
 
 tokio::task_local! {
     /// What admission wants to tell the client of the request that runs in this task.
@@ -15,6 +16,7 @@ tokio::task_local! {
 /// Runs a request; what was added on its way is attached to its answer, also to a refusal.
 pub async fn collect(
     request: impl Future<Output = meta::ApiResult<Response<Body>>>,
+    protobuf: bool,
 ) -> meta::ApiResult<Response<Body>> {
     let (answer, found) = FOUND
         .scope(RefCell::default(), async {
@@ -25,7 +27,7 @@ pub async fn collect(
     if found.is_empty() {
         return answer;
     }
-    let mut response = answer.unwrap_or_else(|status| body::status(&status));
+    let mut response = answer.unwrap_or_else(|status| output::failure(protobuf, &status));
     attach(&mut response, &found);
     Ok(response)
 }

@@ -252,3 +252,38 @@ async fn expressions_judge_a_value_and_what_it_was() {
         assert!(wrong.message.contains(expected), "{rule}: {}", wrong.message);
     }
 }
+
+#[tokio::test]
+async fn an_apply_names_only_what_is_declared_and_nothing_twice() {
+    let test = TestServer::start().await;
+    define(&test, widgets(schema())).await;
+    let apply = async |body: &str, validation: &str| {
+        let path = "/apis/example.com/v1/namespaces/default/widgets/a";
+        let uri = format!("{path}?fieldManager=me&fieldValidation={validation}");
+        let request = http::Request::patch(uri).header("content-type", "application/apply-patch+yaml");
+        let body = format!("\napiVersion: example.com/v1\nkind: Widget\nmetadata:\n  name: a\n{body}");
+        let answer = test.client.request_text(request.body(body.into_bytes()).unwrap()).await;
+        answer.map_err(failure).map_err(|status| (status.code, status.message))
+    };
+    let of = "failed to create typed patch object (/a; example.com/v1, Kind=Widget): ";
+    let cases = [
+        ("  size: 1\nspec:\n  color: red\n", 500, format!("{of}.metadata.size: field not declared in schema")),
+        (
+            "spec:\n  color: red\n  parts:\n  - name: b\n    x: 1\n  y: 2\n",
+            500,
+            format!(
+                "{of}errors:\n  .spec.parts[name=\"b\"].x: field not declared in schema\n  .spec.y: field not declared in schema"
+            ),
+        ),
+        (
+            "spec:\n  color: red\n  color: blue\n",
+            400,
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 8: key \"color\" already set in map".to_owned(),
+        ),
+    ];
+    for (body, code, message) in cases {
+        assert_eq!(apply(body, "Strict").await.unwrap_err(), (code, message), "{body}");
+    }
+    let kept: Value = serde_json::from_str(&apply("spec:\n  color: red\n  color: blue\n", "Warn").await.unwrap()).unwrap();
+    assert_eq!(kept["spec"]["color"], "blue");
+}

@@ -180,3 +180,44 @@ async fn a_webhook_turns_objects_into_other_versions() {
     let list = send(&test, "GET", &links("v1"), &Value::Null).await.unwrap();
     assert_eq!(list["items"][1]["port"], "2");
 }
+
+#[tokio::test]
+async fn expressions_are_checked_against_the_types_that_they_read() {
+    let test = start().await;
+    let url = format!("{REGISTRATION}/validatingadmissionpolicies");
+    let told = async |name: &str, expression: &str, message: &str| {
+        let rule = json!({"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"], "operations": ["*"]});
+        let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name}, "spec": {"matchConstraints": {"resourceRules": [rule]},
+                "variables": [{"name": "replicas", "expression": "object.spec.replicas"}],
+                "validations": [{"expression": expression, "messageExpression": message}]}});
+        send(&test, "POST", &url, &policy).await.unwrap();
+        let status = async {
+            loop {
+                let read = send(&test, "GET", &format!("{url}/{name}"), &Value::Null).await.unwrap();
+                if read["status"]["typeChecking"].is_object() {
+                    return read["status"].clone();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), status).await.expect("checked in time")
+    };
+    let fine = "variables.replicas > 1 && object.metadata.labels.exists(key, key == 'a')";
+    assert_eq!(told("fine", fine, "'no'").await, json!({"observedGeneration": 1, "typeChecking": {}}));
+    let confused = told("confused", "object.spec.replicas > '1'", "'got ' + variables.replicas").await;
+    let warnings = confused["typeChecking"]["expressionWarnings"].as_array().unwrap();
+    let expected = [
+        ("spec.validations[0].expression", "found no matching overload for '_>_' applied to '(int, string)'"),
+        ("spec.validations[0].messageExpression", "found no matching overload for '_+_' applied to '(string, int)'"),
+    ];
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, (place, why)) in warnings.iter().zip(expected) {
+        assert_eq!(warning["fieldRef"], place);
+        let text = warning["warning"].as_str().unwrap();
+        assert!(text.starts_with("apps/v1, Kind=Deployment: ") && text.contains(why), "{text}");
+    }
+    let unknown = told("unknown", "object.spec.maxRetries < 10", "").await;
+    let text = unknown["typeChecking"]["expressionWarnings"][0]["warning"].as_str().unwrap();
+    assert!(text.contains("undefined field 'maxRetries'"), "{text}");
+}

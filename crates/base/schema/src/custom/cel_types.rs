@@ -47,6 +47,36 @@ pub fn cel_type(ty: &Type, name: &str) -> Cel {
     }
 }
 
+/// The same for a whole resource, built in or custom, as policies see it: with all of its metadata. Types that contain
+/// themselves are open below the second.
+pub fn resource_cel_type(ty: &Type, name: &str) -> Cel {
+    below(ty, name, &mut Vec::new())
+}
+
+fn below<'a>(ty: &'a Type, name: &str, above: &mut Vec<&'a str>) -> Cel {
+    match &ty.shape {
+        Shape::Struct { of, .. } => {
+            let of = of.get();
+            // Custom structs have no name of their own, and cannot contain themselves.
+            let is_builtin = of.name.contains('.');
+            if is_builtin && above.contains(&&*of.name) {
+                return Cel::Dyn;
+            }
+            above.push(&of.name);
+            let fields = of.fields.iter().map(|field| {
+                let ty = below(&field.ty, &format!("{name}.{}", field.name), above);
+                (field.name.to_string(), ty)
+            });
+            let fields: Vec<(String, Cel)> = fields.collect();
+            above.pop();
+            Cel::object(name, fields)
+        }
+        Shape::List { item, .. } => Cel::list(below(item, &format!("{name}.@idx"), above)),
+        Shape::Map { value, .. } => Cel::map(Cel::String, below(value, &format!("{name}.@elem"), above)),
+        _ => cel_type(ty, name),
+    }
+}
+
 /// Of an object's metadata, rules may read names alone.
 fn metadata(name: &str) -> Cel {
     Cel::object(name, ["name", "generateName"].map(|field| (field.to_owned(), Cel::String)))

@@ -12,6 +12,7 @@ mod format;
 mod rules;
 mod validate;
 
+pub use cel_types::resource_cel_type;
 pub use check::check_schema;
 pub use compile::compile;
 pub use definition::{validate_definition, validate_definition_update, warnings};

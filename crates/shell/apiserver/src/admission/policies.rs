@@ -2,6 +2,7 @@
 
 mod bound;
 mod mutating;
+mod types;
 mod validating;
 
 use std::sync::{Arc, OnceLock};
@@ -19,6 +20,7 @@ use crate::cache::ResourceCache;
 use crate::engine::Engine;
 use crate::registry::Served;
 
+pub use types::start;
 pub use mutating::{MutatingPass, MutatingPolicies};
 pub use validating::ValidatingPolicies;
 

@@ -32,11 +32,13 @@ pub struct Event {
     pub old: Option<Arc<Object>>,
     gone: OnceLock<Arc<Object>>,
     lines: [OnceLock<Bytes>; 3],
+    /// The same as frames of protobuf, written when somebody asks.
+    frames: [OnceLock<Bytes>; 3],
 }
 
 impl Event {
     pub fn new(revision: u64, key: Arc<str>, new: Option<Arc<Object>>, old: Option<Arc<Object>>) -> Self {
-        Self { revision, key, new, old, gone: OnceLock::new(), lines: Default::default() }
+        Self { revision, key, new, old, gone: OnceLock::new(), lines: Default::default(), frames: Default::default() }
     }
 
     /// The object that an event of this type shows: for a deletion the last state at the event's revision.
@@ -54,6 +56,12 @@ impl Event {
     pub fn line(&self, kind: EventType) -> Bytes {
         let line = || self.object(kind).map(|object| line(kind.as_str(), &object.bytes)).unwrap_or_default();
         self.lines[kind as usize].get_or_init(line).clone()
+    }
+
+    /// The frame of a watch in protobuf, made by `write` from the object's JSON.
+    pub fn frame(&self, kind: EventType, write: impl FnOnce(&str, &Bytes) -> Bytes) -> Bytes {
+        let frame = || self.object(kind).map(|object| write(kind.as_str(), &object.bytes)).unwrap_or_default();
+        self.frames[kind as usize].get_or_init(frame).clone()
     }
 
     /// Bytes that the event keeps alive, for the ring's limit.

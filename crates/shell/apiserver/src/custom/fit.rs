@@ -1,13 +1,12 @@
 //! Custom objects on their way in and out: decoded by their schema, validated, and read back in today's form.
 
-use meta::{ApiResult, FieldError, FieldErrors, FieldPath, Gvk, Reason, Status};
+use meta::{FieldError, FieldErrors, FieldPath};
 use schema::custom::{coerce_metadata, fill_defaults, prune, run_expressions, validate};
 use schema::{DecodeError, Decoded, FieldValidation, Format, Type, decode_partial};
 use serde_json::Value;
 
 use super::CustomType;
 use crate::registry::Served;
-use crate::verbs::metadata;
 use crate::warnings;
 
 impl CustomType {
@@ -27,7 +26,7 @@ impl CustomType {
             fill_defaults(schema, &mut value);
         }
         match mode {
-            FieldValidation::Strict if !issues.is_empty() => Err(DecodeError::Strict(issues)),
+            FieldValidation::Strict if !issues.is_empty() => Err(DecodeError::strict(issues)),
             FieldValidation::Ignore => Ok(Decoded { value, warnings: Vec::new() }),
             _ => Ok(Decoded { value, warnings: issues }),
         }
@@ -41,18 +40,6 @@ impl CustomType {
     /// An object of this version as its schema sees it.
     pub fn settle(&self, value: &mut Value) {
         settle(self.schema.as_deref(), value);
-    }
-
-    /// Whether the schema declares every field of an apply configuration.
-    pub fn check_declared(&self, gvk: &Gvk, config: &Value) -> ApiResult<()> {
-        let Some(schema) = &self.schema else { return Ok(()) };
-        let unknown = prune(schema, &mut config.clone());
-        let Some(first) = unknown.first() else { return Ok(()) };
-        let of = format!("/{}; {}, Kind={}", metadata::text(config, "name"), gvk.api_version(), gvk.kind);
-        let why = format!("failed to create typed patch object ({of}): .{first}: field not declared in schema");
-        let mut status = Status::failure(Reason::InternalError, why);
-        status.reason.clear();
-        Err(status)
     }
 
     pub fn validate(&self, value: &Value) -> FieldErrors {

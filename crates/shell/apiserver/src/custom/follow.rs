@@ -4,19 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meta::{ApiResult, GroupResource, Status};
+use meta::{ApiResult, GroupResource};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::conditions::{self, Taken};
 use super::{CLEANUP, GROUP, PLURAL, instances, rows};
-use crate::bootstrap::system;
+use crate::bootstrap;
 use crate::cache::{Delivery, Filter};
-use crate::call::{Call, WriteOptions};
 use crate::engine::Engine;
-use crate::info::{Query, RequestInfo};
-use crate::output::Output;
-use crate::registry::Served;
 use crate::verbs::{metadata, update};
 
 /// Between a failed write of a status and the next attempt.
@@ -178,21 +174,5 @@ pub async fn change(
     part: update::Part,
     change: impl FnMut(&Value) -> ApiResult<Value>,
 ) -> ApiResult<()> {
-    let registry = engine.registry();
-    let served: &Served = registry.find(GROUP, "v1", PLURAL).ok_or_else(|| Status::internal("no definitions"))?;
-    let subresource = if matches!(part, update::Part::Status) { "status" } else { "" };
-    let info = RequestInfo {
-        is_resource: true,
-        verb: "update".to_owned(),
-        group: GROUP.to_owned(),
-        version: "v1".to_owned(),
-        resource: PLURAL.to_owned(),
-        name: name.to_owned(),
-        subresource: subresource.to_owned(),
-        user_agent: "kube-apiserver".to_owned(),
-        ..RequestInfo::default()
-    };
-    let call =
-        Call { engine, served, info: &info, query: &Query::default(), user: system(), output: Output::default() };
-    update::write(&call, &WriteOptions::default(), part, false, change).await.map(drop)
+    bootstrap::change(engine, (GROUP, "v1", PLURAL), name, part, "kube-apiserver", change).await
 }

@@ -7,7 +7,7 @@ use kinds::{Kind, Scope, Subresource};
 use meta::{GroupResource, Gvk};
 use schema::TypeRef;
 use schema::custom::compile;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Converter, CustomType, PrinterColumn, ScalePaths};
 use crate::registry::Served;
@@ -45,7 +45,7 @@ pub fn rows(definition: &Value) -> Vec<(bool, Served)> {
             indexed: indexed.clone(),
             schema: Some(schema.clone()),
             storage_schema: schemas.get(storage).cloned(),
-            document: version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default(),
+            document: document(version),
             scale: scale(version),
             columns: columns(version),
             reshapes: changed || versions.len() > 1,
@@ -89,6 +89,16 @@ fn row_of(definition: &Value, version: &Value) -> Kind {
         columns: Cow::Owned(vec![kinds::columns::name()]),
         ..Kind::namespaced(("", ""), "", "")
     }
+}
+
+/// The author's schema with the fields that selectors may name.
+fn document(version: &Value) -> Value {
+    let mut document = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default();
+    let fields: Vec<Value> = selectable(version).into_iter().map(|path| json!({"fieldPath": path})).collect();
+    if !fields.is_empty() {
+        document["x-kubernetes-selectable-fields"] = Value::Array(fields);
+    }
+    document
 }
 
 fn selectable(version: &Value) -> Vec<String> {

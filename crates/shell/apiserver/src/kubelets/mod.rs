@@ -1,5 +1,7 @@
 //! Requests that end in a container or behind a pod: handed over to the kubelet of its node, or to its address.
 
+mod links;
+mod page;
 mod pod;
 mod proxy;
 mod usage;

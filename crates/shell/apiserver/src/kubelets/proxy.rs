@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use http::header::LOCATION;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{HOST, LOCATION};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use meta::{ApiResult, GroupResource, Status};
 use rand::seq::IndexedRandom;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,7 +14,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde_json::Value;
 use streams::splice;
 
+use super::links::Links;
 use super::{Address, Kubelets, authority, dial, kubelet_address, unavailable, unreachable, uri};
+use super::page;
 use crate::body::{self, Body};
 use crate::cache::Cache;
 use crate::engine::Engine;
@@ -50,12 +53,19 @@ fn target(info: &RequestInfo) -> ApiResult<Target<'_>> {
     Target::parse(&info.name).ok_or_else(|| Status::bad_request(format!("invalid proxy name {:?}", info.name)))
 }
 
-/// What follows `/proxy` in the path as it was sent. A GET of the bare subresource is sent to its directory first, so
-/// that relative links of the page behind it work.
+/// A request's path as it was sent, cut behind the subresource: the place of the proxy, and what lies behind it.
+fn cut(path: &str) -> (&str, &str) {
+    // Empty, `api`, `v1`, `namespaces`, namespace, resource, name, `proxy`; nodes are in no namespace.
+    let before = if path.starts_with("/api/v1/namespaces/") { 8 } else { 6 };
+    path.match_indices('/').nth(before - 1).map_or((path, ""), |(at, _)| path.split_at(at))
+}
+
+/// What the host behind the proxy is asked for. A GET of the bare subresource is sent to its directory first, so that
+/// relative links of the page behind it work.
 fn rest(request: &Request<Body>) -> Result<String, Box<Response<Body>>> {
     let path = request.uri().path();
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    let after = path.split_once("/proxy").map_or("", |(_, rest)| rest);
+    let (_, after) = cut(path);
     if after.is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = Response::new(body::empty());
         *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
@@ -65,6 +75,23 @@ fn rest(request: &Request<Body>) -> Result<String, Box<Response<Body>>> {
         return Err(Box::new(response));
     }
     Ok(format!("{}{query}", if after.is_empty() { "/" } else { after }))
+}
+
+/// Sends a request on, says by which path it came, and leads the links of the answer back through the proxy.
+async fn pass(
+    mut request: Request<Body>,
+    target: &Uri,
+    connection: impl streams::Connection,
+) -> Result<Response<Body>, streams::StreamError> {
+    let path = request.uri().path().to_owned();
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(Authority::as_str));
+    let hosts = target.authority().map(Authority::as_str).into_iter().chain(host).map(str::to_owned).collect();
+    let links = Links { prefix: cut(&path).0.to_owned(), hosts };
+    if let Ok(path) = HeaderValue::from_str(&path) {
+        request.headers_mut().insert("x-forwarded-uri", path);
+    }
+    Ok(page::rewrite(splice(request, target, connection).await?, links))
 }
 
 /// Where a proxied request goes.
@@ -103,7 +130,7 @@ impl Kubelets {
             Err(redirect) => return Ok(*redirect),
         };
         let (authority, stream) = self.dial_kubelet(address).await?;
-        splice(request, &uri(&format!("https://{authority}{rest}"))?, stream).await.map_err(Status::internal)
+        pass(request, &uri(&format!("https://{authority}{rest}"))?, stream).await.map_err(Status::internal)
     }
 
     pub(super) async fn forward(&self, backend: Backend, request: Request<Body>) -> ApiResult<Response<Body>> {
@@ -115,12 +142,12 @@ impl Kubelets {
         let stream = dial(&host, port).await.map_err(|status| unavailable(status.message))?;
         let target = uri(&format!("http://{}{rest}", authority(&host, port)))?;
         if !https {
-            return splice(request, &target, stream).await.map_err(|error| unavailable(error.to_string()));
+            return pass(request, &target, stream).await.map_err(|error| unavailable(error.to_string()));
         }
         let name = ServerName::try_from(host.clone()).map_err(Status::internal)?;
         let stream =
             self.unverified_tls.connect(name, stream).await.map_err(|error| unreachable(&host, port, &error))?;
-        splice(request, &target, stream).await.map_err(|error| unavailable(error.to_string()))
+        pass(request, &target, stream).await.map_err(|error| unavailable(error.to_string()))
     }
 }
 
@@ -229,6 +256,26 @@ impl ServerCertVerifier for Anyone {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_proxy_is_found_by_its_place() {
+        let cases = [
+            ("/api/v1/namespaces/proxy-1/pods/proxy/proxy", "", "/"),
+            ("/api/v1/namespaces/a/services/https:b:c/proxy/x/proxy/", "/x/proxy/", "/x/proxy/"),
+            ("/api/v1/nodes/proxy/proxy/logs", "/logs", "/logs"),
+        ];
+        for (path, after, asked) in cases {
+            assert_eq!(cut(path).1, after, "{path}");
+            let request = |method: Method| {
+                let request = Request::builder().method(method).uri(format!("{path}?a=b"));
+                request.body(body::empty()).unwrap()
+            };
+            assert_eq!(rest(&request(Method::PUT)).unwrap(), format!("{asked}?a=b"));
+            let redirect = rest(&request(Method::GET)).err().map(|answer| answer.headers()[LOCATION].clone());
+            assert_eq!(redirect.is_some(), after.is_empty(), "{path}");
+            assert!(redirect.is_none_or(|location| location == format!("{path}/?a=b").as_str()));
+        }
+    }
 
     #[test]
     fn names_may_carry_scheme_and_port() {

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use meta::{ApiResult, FieldError, FieldPath, Status};
+use meta::{ApiResult, FieldError, FieldPath, Reason, Status};
 use objects::Manager;
-use schema::Format;
+use schema::{DecodeError, FieldValidation, Format, Type};
 use serde_json::Value;
 
 use super::update::{Part, write};
@@ -12,6 +12,7 @@ use super::{create, metadata};
 use crate::body::Body;
 use crate::call::{Call, WriteOptions};
 use crate::codec::{self, Expected};
+use crate::registry::Served;
 use crate::warnings;
 
 /// What marks a patch as an apply; JSON is YAML too.
@@ -25,16 +26,19 @@ pub async fn apply(call: &Call<'_>, options: &WriteOptions, body: &Bytes) -> Api
     let served = call.served;
     let any = schema::Type::new(schema::Shape::Any);
     let schema = Expected::from(served).schema().unwrap_or(any);
-    // A custom resource is checked as a whole after the merge; its configuration only has to be declared.
+    let failed = |error: DecodeError| error.status(&served.kind.version, &served.kind.kind, body);
     let any = schema::Type::any();
+    let raw = schema::decode_partial(&any, body, Format::Yaml, FieldValidation::Warn).map_err(failed)?;
+    check(call, &raw.value)?;
+    check_declared(served, &schema, &raw.value)?;
+    let duplicates = match options.field_validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Strict if !raw.warnings.is_empty() => return Err(strict(raw.warnings)),
+        _ => raw.warnings,
+    };
+    // A custom resource is checked as a whole after the merge.
     let form = if served.custom.is_some() { &any } else { &*schema };
-    let decoded = schema::decode_partial(form, body, Format::Yaml, options.field_validation)
-        .map_err(|error| error.status(&served.kind.version, &served.kind.kind, body))?;
-    let config = decoded.value;
-    check(call, &config)?;
-    if let Some(custom) = &served.custom {
-        custom.check_declared(&served.kind.gvk(), &config)?;
-    }
+    let config = schema::conform_partial(form, raw.value, FieldValidation::Ignore).map_err(failed)?.value;
     let api_version = served.api_version();
     let manager =
         Manager { name: &options.field_manager, api_version: &api_version, subresource: &call.info.subresource };
@@ -64,10 +68,37 @@ pub async fn apply(call: &Call<'_>, options: &WriteOptions, body: &Bytes) -> Api
         (StatusCode::CREATED, create::insert(call, object, &options).await?)
     };
     let mut response = call.output.object(served, call.query, code, &value)?;
-    let mut all = decoded.warnings;
+    let mut all = duplicates;
     all.extend((served.kind.warnings)(&value));
     warnings::attach(&mut response, &all);
     Ok(response)
+}
+
+/// Keys that stand twice in a configuration.
+fn strict(duplicates: Vec<String>) -> Box<Status> {
+    let why = match DecodeError::strict(duplicates) {
+        DecodeError::Strict(issues) => issues.join(", "),
+        other => other.to_string(),
+    };
+    Status::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {why}"))
+}
+
+/// The schema must declare every field: nobody could own the others.
+fn check_declared(served: &Served, schema: &Type, config: &Value) -> ApiResult<()> {
+    let unknown = objects::undeclared(schema, config);
+    let why = |path: &String| format!("{path}: field not declared in schema");
+    let why = match unknown.as_slice() {
+        [] => return Ok(()),
+        [one] => why(one),
+        many => format!("errors:\n  {}", many.iter().map(why).collect::<Vec<_>>().join("\n  ")),
+    };
+    let gvk = served.kind.gvk();
+    let (namespace, name) = (metadata::text(config, "namespace"), metadata::text(config, "name"));
+    let of = format!("{namespace}/{name}; {}, Kind={}", gvk.api_version(), gvk.kind);
+    let mut status =
+        Status::failure(Reason::InternalError, format!("failed to create typed patch object ({of}): {why}"));
+    status.reason.clear();
+    Err(status)
 }
 
 /// What a configuration must say, and what it may not.

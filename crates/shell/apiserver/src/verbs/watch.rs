@@ -1,4 +1,4 @@
-//! watch: one line of JSON per change, from the past, from now, or after a streamed list.
+//! watch: one line of JSON or one frame of protobuf per change, from the past, from now, or after a streamed list.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,15 @@ use crate::call::Call;
 use crate::convert;
 use crate::info::Query;
 use crate::limits::{BOOKMARK_INTERVAL, WATCH_TIME_MIN};
-use crate::output::{Form, Output};
+use crate::output::{Form, Media, Output};
+use crate::protobuf;
 
 /// Marks the bookmark after which a streamed list is complete.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 pub async fn watch(call: &Call<'_>) -> ApiResult<Response<Body>> {
     let filter = call.filter()?;
+    let media = call.output.media;
     let resource = call.engine.resource(call.served);
     let cache = call.engine.cache.clone();
     let bookmarks = call.query.flag("allowWatchBookmarks");
@@ -51,21 +53,24 @@ pub async fn watch(call: &Call<'_>) -> ApiResult<Response<Body>> {
         }
         let (snapshot, opened) = resource.snapshot_and_watch(filter.clone(), cache.reached());
         let list = (snapshot.objects, filter, initial && bookmarks);
-        return Ok(answer(feed.run(Some(list), opened, snapshot.revision)));
+        return Ok(answer(media, feed.run(Some(list), opened, snapshot.revision)));
     }
     match resource.watch(filter, after) {
-        Ok(opened) => Ok(answer(feed.run(None, opened, after))),
+        Ok(opened) => Ok(answer(media, feed.run(None, opened, after))),
         Err(status) => {
             let line = feed.encoder.error(&status);
-            Ok(answer(futures::stream::once(async { line })))
+            Ok(answer(media, futures::stream::once(async { line })))
         }
     }
 }
 
-fn answer(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
+fn answer(media: Media, lines: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
     let mut response = Response::new(body::stream(lines));
-    let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    let media = match media {
+        Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Media::Json | Media::Yaml => "application/json",
+    };
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(media));
     response
 }
 
@@ -178,9 +183,20 @@ impl Encoder {
         self.output.form == Form::Object && self.served.reads_as_stored()
     }
 
+    /// One event in the media type asked for.
+    fn write(&self, kind: &str, object: &[u8]) -> Bytes {
+        match self.output.media {
+            Media::Protobuf => frame(kind, object),
+            Media::Json | Media::Yaml => line(kind, object),
+        }
+    }
+
     async fn change(&mut self, cache: &Cache, kind: EventType, event: &crate::cache::Event) -> Bytes {
         if self.is_stored_form() {
-            return event.line(kind);
+            return match self.output.media {
+                Media::Protobuf => event.frame(kind, |kind, object| frame(kind, object)),
+                Media::Json | Media::Yaml => event.line(kind),
+            };
         }
         match event.object(kind) {
             Some(object) => self.object(cache, kind.as_str(), &object.bytes).await,
@@ -190,7 +206,7 @@ impl Encoder {
 
     async fn object(&mut self, cache: &Cache, kind: &str, stored: &Bytes) -> Bytes {
         if self.is_stored_form() {
-            return line(kind, stored);
+            return self.write(kind, stored);
         }
         let Ok(mut value) = serde_json::from_slice::<Value>(stored) else { return Bytes::new() };
         if let Err(status) = convert::from_stored(cache, &self.served, &mut value).await {
@@ -198,7 +214,7 @@ impl Encoder {
         }
         let columns = !std::mem::replace(&mut self.columns_sent, true);
         let shaped = self.output.shape(&self.served, &self.query, &value, columns);
-        line(kind, shaped.to_string().as_bytes())
+        self.write(kind, shaped.to_string().as_bytes())
     }
 
     /// Tells the client a version to come back with.
@@ -214,10 +230,19 @@ impl Encoder {
                 ("PartialObjectMetadata".to_owned(), format!("meta.k8s.io/{version}"))
             }
         };
-        line("BOOKMARK", json!({"kind": kind, "apiVersion": version, "metadata": metadata}).to_string().as_bytes())
+        self.write("BOOKMARK", json!({"kind": kind, "apiVersion": version, "metadata": metadata}).to_string().as_bytes())
     }
 
     fn error(&self, status: &Status) -> Bytes {
-        line("ERROR", &serde_json::to_vec(status).unwrap_or_default())
+        self.write("ERROR", &serde_json::to_vec(status).unwrap_or_default())
     }
+}
+
+/// A frame of protobuf; an object that has no such form ends as an error that the client reads.
+fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let written = protobuf::event(kind, object).or_else(|error| {
+        tracing::warn!(%error, "an event has no protobuf form");
+        protobuf::event("ERROR", &serde_json::to_vec(&*Status::internal(error)).unwrap_or_default())
+    });
+    written.unwrap_or_default()
 }
