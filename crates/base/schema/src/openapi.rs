@@ -6,8 +6,8 @@ use meta::{GroupVersion, Gvk};
 use serde_json::{Map, Value, json};
 
 use crate::describe::Descriptions;
-use crate::openapi_custom::published;
 use crate::model::{Field, ListKind, Shape, Struct, Type};
+use crate::openapi_custom::published;
 use crate::table::builtin;
 
 /// One kind as it is served: what the documents need to know about its paths and, for custom kinds, its schema.

@@ -18,8 +18,9 @@ pub async fn answer(engine: Arc<Engine>, request: Request<Body>) -> Response<Bod
     info.user_agent = agent.unwrap_or("").to_owned();
     info.wants_protobuf = info.is_resource && output::wants_protobuf(request.headers());
     let observed = observation::Observed::start(&engine, &info);
-    let response =
-        isolation::isolate(&engine, &info, async { time::limit(&info, &query, inner(&engine, &info, &query, request)).await });
+    let response = isolation::isolate(&engine, &info, async {
+        time::limit(&info, &query, inner(&engine, &info, &query, request)).await
+    });
     let response = response.await.unwrap_or_else(|status| output::failure(info.wants_protobuf, &status));
     observed.finish(response)
 }

@@ -284,6 +284,7 @@ async fn an_apply_names_only_what_is_declared_and_nothing_twice() {
     for (body, code, message) in cases {
         assert_eq!(apply(body, "Strict").await.unwrap_err(), (code, message), "{body}");
     }
-    let kept: Value = serde_json::from_str(&apply("spec:\n  color: red\n  color: blue\n", "Warn").await.unwrap()).unwrap();
+    let kept: Value =
+        serde_json::from_str(&apply("spec:\n  color: red\n  color: blue\n", "Warn").await.unwrap()).unwrap();
     assert_eq!(kept["spec"]["color"], "blue");
 }

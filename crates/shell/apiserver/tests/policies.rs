@@ -186,7 +186,8 @@ async fn expressions_are_checked_against_the_types_that_they_read() {
     let test = start().await;
     let url = format!("{REGISTRATION}/validatingadmissionpolicies");
     let told = async |name: &str, expression: &str, message: &str| {
-        let rule = json!({"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"], "operations": ["*"]});
+        let rule =
+            json!({"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"], "operations": ["*"]});
         let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
             "metadata": {"name": name}, "spec": {"matchConstraints": {"resourceRules": [rule]},
                 "variables": [{"name": "replicas", "expression": "object.spec.replicas"}],

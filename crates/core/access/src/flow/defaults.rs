@@ -109,14 +109,10 @@ fn schemas() -> [Value; 11] {
     };
     let nodes = Rules {
         subjects: groups(&["nodes"]),
-        resources: &[
-            (&["*"], "", &["nodes", "nodes/status"], true),
-            (&["*"], "coordination.k8s.io", lease, false),
-        ],
+        resources: &[(&["*"], "", &["nodes", "nodes/status"], true), (&["*"], "coordination.k8s.io", lease, false)],
         paths: &[],
     };
-    let probes =
-        Rules { subjects: everybody(), resources: &[], paths: &[("get", &["/healthz", "/readyz", "/livez"])] };
+    let probes = Rules { subjects: everybody(), resources: &[], paths: &[("get", &["/healthz", "/readyz", "/livez"])] };
     [
         schema("exempt", "exempt", 1, "", all(groups(&["masters"]))),
         schema("probes", "exempt", 2, "", probes),

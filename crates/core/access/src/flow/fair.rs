@@ -125,7 +125,7 @@ impl<W: Waiter> Level<W> {
         for dealt in 0..self.hand.min(self.queues.len()) {
             let choices = (self.queues.len() - dealt) as u64;
             let mut card = (rest % choices) as usize;
-            rest = rest / choices ^ rest.rotate_left(17);
+            rest = (rest / choices) ^ rest.rotate_left(17);
             // Cards below it that were dealt before are not counted.
             left.sort_unstable();
             for taken in &left {

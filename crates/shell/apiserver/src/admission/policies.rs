@@ -20,8 +20,8 @@ use crate::cache::ResourceCache;
 use crate::engine::Engine;
 use crate::registry::Served;
 
-pub use types::start;
 pub use mutating::{MutatingPass, MutatingPolicies};
+pub use types::start;
 pub use validating::ValidatingPolicies;
 
 const GROUP: &str = "admissionregistration.k8s.io";

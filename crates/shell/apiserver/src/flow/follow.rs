@@ -78,7 +78,8 @@ async fn say(engine: &Engine, schema: &Value) -> bool {
         let conditions = of.pointer("/status/conditions").and_then(Value::as_array);
         conditions.into_iter().flatten().find(|condition| condition["type"] == "Dangling").cloned()
     };
-    let is_told = |of: &Value| condition(of).is_some_and(|told| told["status"] == status && told["message"] == *message);
+    let is_told =
+        |of: &Value| condition(of).is_some_and(|told| told["status"] == status && told["message"] == *message);
     if is_told(schema) {
         return true;
     }
@@ -89,7 +90,8 @@ async fn say(engine: &Engine, schema: &Value) -> bool {
             let now = metadata::now();
             let dangling = json!({"type": "Dangling", "status": status, "reason": reason, "message": message,
                 "lastTransitionTime": now});
-            let mut conditions = old.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+            let mut conditions =
+                old.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
             conditions.retain(|condition| condition["type"] != "Dangling");
             conditions.push(dangling);
             new["status"]["conditions"] = Value::Array(conditions);

@@ -69,9 +69,7 @@ enum Coding {
 impl Coding {
     fn of(name: &str) -> Option<Self> {
         match name {
-            "gzip" => {
-                Some(Self::Gzip(GzDecoder::new(Vec::new()), GzEncoder::new(Vec::new(), Compression::default())))
-            }
+            "gzip" => Some(Self::Gzip(GzDecoder::new(Vec::new()), GzEncoder::new(Vec::new(), Compression::default()))),
             "deflate" => Some(Self::Deflate(
                 DeflateDecoder::new(Vec::new()),
                 DeflateEncoder::new(Vec::new(), Compression::default()),

@@ -15,8 +15,8 @@ use serde_json::Value;
 use streams::splice;
 
 use super::links::Links;
-use super::{Address, Kubelets, authority, dial, kubelet_address, unavailable, unreachable, uri};
 use super::page;
+use super::{Address, Kubelets, authority, dial, kubelet_address, unavailable, unreachable, uri};
 use crate::body::{self, Body};
 use crate::cache::Cache;
 use crate::engine::Engine;

@@ -342,9 +342,7 @@ fn any(out: &mut Vec<u8>, number: u32, name: &str, value: &Value) -> serde_json:
     match (name, value) {
         // Null is a value that an enumeration may allow.
         (name, Value::Null) if name != "enum" => Ok(()),
-        ("items", Value::Array(all)) => {
-            nested(out, number, |out| all.iter().try_for_each(|one| schema(out, 2, one)))
-        }
+        ("items", Value::Array(all)) => nested(out, number, |out| all.iter().try_for_each(|one| schema(out, 2, one))),
         ("items", one) => nested(out, number, |out| schema(out, 1, one)),
         ("dependencies", Value::Array(names)) => {
             nested(out, number, |out| names.iter().filter_map(Value::as_str).for_each(|one| text(out, 2, one)));

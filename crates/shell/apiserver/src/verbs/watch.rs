@@ -230,7 +230,10 @@ impl Encoder {
                 ("PartialObjectMetadata".to_owned(), format!("meta.k8s.io/{version}"))
             }
         };
-        self.write("BOOKMARK", json!({"kind": kind, "apiVersion": version, "metadata": metadata}).to_string().as_bytes())
+        self.write(
+            "BOOKMARK",
+            json!({"kind": kind, "apiVersion": version, "metadata": metadata}).to_string().as_bytes(),
+        )
     }
 
     fn error(&self, status: &Status) -> Bytes {

@@ -77,8 +77,10 @@ async fn settle(engine: &Engine, policy: &Value) -> bool {
 /// The result as a status holds it.
 fn check(registry: &Registry, policy: &Value) -> Value {
     let spec = &policy["spec"];
-    let envs: Vec<(String, Env)> =
-        kinds(registry, spec).into_iter().filter_map(|served| Some((title(served), env_of(registry, spec, served)?))).collect();
+    let envs: Vec<(String, Env)> = kinds(registry, spec)
+        .into_iter()
+        .filter_map(|served| Some((title(served), env_of(registry, spec, served)?)))
+        .collect();
     let mut warnings = Vec::new();
     for (at, validation) in spec["validations"].as_array().into_iter().flatten().enumerate() {
         for field in ["expression", "messageExpression"] {
@@ -127,9 +129,8 @@ fn type_of(served: &Served) -> Option<Type> {
 fn kinds<'a>(registry: &'a Registry, spec: &Value) -> Vec<&'a Served> {
     let mut found: Vec<&Served> = Vec::new();
     for rule in spec["matchConstraints"]["resourceRules"].as_array().into_iter().flatten() {
-        let words = |key: &str| -> Vec<&str> {
-            rule[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-        };
+        let words =
+            |key: &str| -> Vec<&str> { rule[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
         let [groups, versions, resources] = ["apiGroups", "apiVersions", "resources"].map(words);
         if [&groups, &versions].iter().any(|words| words.contains(&"*")) {
             continue;
