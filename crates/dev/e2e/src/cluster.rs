@@ -17,6 +17,7 @@ pub struct Cluster {
     dir: PathBuf,
     name: String,
     namespace: String,
+    started: Instant,
 }
 
 impl Cluster {
@@ -31,7 +32,7 @@ impl Cluster {
         namespaces::enter_network(&Path::new("/run/netns").join(&namespace))?;
         programs::run("ip", &["link", "set", "lo", "up"])?;
         let dir = std::env::temp_dir().join(format!("tug-e2e-{id}"));
-        let cluster = Self { tug: tug()?, dir, name: format!("e2e-{id}"), namespace };
+        let cluster = Self { tug: tug()?, dir, name: format!("e2e-{id}"), namespace, started: Instant::now() };
         println!("{}", cluster.up(nodes)?);
         Ok(cluster)
     }
@@ -42,6 +43,11 @@ impl Cluster {
     /// What `tug up` said.
     pub fn up(&self, nodes: u16) -> Result<String> {
         self.tug(&["up", "--nodes", &nodes.to_string(), "--data-dir", &self.dir.display().to_string()])
+    }
+
+    /// Time since the first `tug up` began.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     pub fn dir(&self) -> &Path {

@@ -2,8 +2,10 @@
 
 mod cluster;
 mod load;
+mod meter;
 mod scope;
 
 pub use cluster::{Cluster, eventually};
 pub use load::{Load, Outcome};
+pub use meter::Meter;
 pub use scope::{BUSYBOX, Scope, contains, import_busybox};

@@ -3,6 +3,7 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod autoscale;
 mod bad_input;
 mod batch;
 mod clients;
@@ -24,6 +25,7 @@ use e2e::Cluster;
 type Scenario = (&'static str, fn(&Cluster) -> Result<()>);
 
 const SCENARIOS: &[Scenario] = &[
+    ("autoscale::top_soon_after_up", autoscale::top_soon_after_up),
     ("tour::objects", tour::objects),
     ("tour::rollouts", tour::rollouts),
     ("tour::nodes", tour::nodes),
@@ -34,6 +36,7 @@ const SCENARIOS: &[Scenario] = &[
     ("rollout::loses_no_request", rollout::loses_no_request),
     ("workloads_sets::stateful_set", workloads_sets::stateful_set),
     ("workloads_sets::daemon_set", workloads_sets::daemon_set),
+    ("autoscale::follows_load", autoscale::follows_load),
     ("limits::preemption", limits::preemption),
     ("limits::quota", limits::quota),
     ("bad_input::to_the_api", bad_input::to_the_api),
