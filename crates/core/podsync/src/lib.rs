@@ -14,6 +14,7 @@ mod qos;
 mod resize;
 mod resources;
 mod restart;
+mod signal;
 mod spec;
 mod status;
 mod status_container;
@@ -31,6 +32,7 @@ pub use resources::{
     CgroupLimits, container_limits, cpu_quota, cpu_shares, pod_limits, pod_total, quantity_bytes, quantity_milli,
 };
 pub use restart::{DEADLINE_MESSAGE, is_past_deadline};
+pub use signal::stop_signal;
 pub use spec::{
     ContainerKind, all_containers, container, ephemeral_containers, grace_seconds, is_host_network, is_sidecar,
 };

@@ -138,6 +138,7 @@ pub(crate) fn container_status(
         // a resize shows once the container runs with it
         resources: running.and_then(|c| memory.resources.get(&c.id).cloned().or_else(|| spec.resources.clone())),
         volume_mounts: volume_mounts(spec),
+        stop_signal: latest.and_then(|_| spec.lifecycle.as_ref()?.stop_signal.clone()),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
         ..Default::default()

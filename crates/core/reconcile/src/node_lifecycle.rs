@@ -17,6 +17,8 @@ use nodes::tolerates;
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+/// Set by an administrator who vouches that nothing runs on the node any more.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// Conditions other than Ready, the status that is a problem, and the taint that says so.
 const PROBLEMS: [(&str, &str, &str); 4] = [
     ("MemoryPressure", "True", "node.kubernetes.io/memory-pressure"),
@@ -251,15 +253,42 @@ fn disrupt(pod: &PodView, reason: &str, message: &str, now: Timestamp, phase: Op
     }
 }
 
-/// Pods that nobody else removes: of nodes that are gone, deleted before they were assigned, and finished ones beyond
-/// `finished_max` (oldest first). `absent` names nodes known to have been gone for the quarantine.
-pub fn collect_pods(pods: &[Arc<PodView>], absent: &[String], finished_max: usize, now: Timestamp) -> Plan {
+/// Says that a pod has ended, where its deletion has told why before.
+fn fail(pod: &PodView) -> Op {
+    Op::Patch {
+        resource: PODS,
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        subresource: Some("status"),
+        kind: PatchKind::Strategic,
+        body: json!({ "metadata": { "uid": pod.uid }, "status": { "phase": "Failed" } }),
+    }
+}
+
+/// Whether nothing runs on the node any more: it is not ready, and its administrator says so.
+pub fn is_out_of_service(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    ready(conditions) != Some("True") && taints.any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
+/// Pods that nobody else removes: of nodes that are gone, deleted before they were assigned or on a node that is out of
+/// service, and finished ones beyond `finished_max` (oldest first). `absent` names nodes known to have been gone for the
+/// quarantine, `out` those out of service.
+pub fn collect_pods(
+    pods: &[Arc<PodView>],
+    absent: &[String],
+    out: &[String],
+    finished_max: usize,
+    now: Timestamp,
+) -> Plan {
     let mut plan = Plan::default();
     let mut due: BTreeMap<&str, &Arc<PodView>> = BTreeMap::new();
     for pod in pods {
         let stranded = !pod.node.is_empty() && absent.contains(&pod.node);
         let never_assigned = pod.node.is_empty() && pod.deletion.is_some() && pod.finalizers.is_empty();
-        if stranded || never_assigned {
+        let lost = pod.deletion.is_some() && out.contains(&pod.node);
+        if stranded || never_assigned || lost {
             due.insert(&pod.uid, pod);
         }
     }
@@ -272,7 +301,8 @@ pub fn collect_pods(pods: &[Arc<PodView>], absent: &[String], finished_max: usiz
         if !pod.is_finished() && !pod.node.is_empty() {
             // Failed first, so that whoever watches learns why the pod ended.
             let message = "PodGC: node no longer exists";
-            plan.push(disrupt(pod, "DeletionByPodGC", message, now, Some("Failed")));
+            let gone = absent.contains(&pod.node);
+            plan.push(if gone { disrupt(pod, "DeletionByPodGC", message, now, Some("Failed")) } else { fail(pod) });
         }
         let (namespace, name, uid) = (pod.namespace.clone(), pod.name.clone(), Some(pod.uid.clone()));
         plan.batch.push(Step::from(Op::Delete { resource: PODS, namespace, name, uid, grace: Some(0) }));
@@ -413,8 +443,10 @@ mod tests {
             pod("unbound", "", "Pending", 1, true),
             pod("old", "n", "Succeeded", 9, false),
             pod("new", "n", "Failed", 1, false),
+            pod("evicted", "off", "Running", 1, true),
+            pod("tolerant", "off", "Running", 1, false),
         ];
-        let plan = collect_pods(&pods, &["lost".to_owned()], 1, at(100));
+        let plan = collect_pods(&pods, &["lost".to_owned()], &["off".to_owned()], 1, at(100));
         let deleted: Vec<&str> = plan
             .batch
             .iter()
@@ -423,10 +455,20 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(deleted, ["old", "stranded", "unbound"]);
-        let Op::Patch { name, body, .. } = &plan.steps[0].op else { panic!("{plan:?}") };
-        assert_eq!((name.as_str(), plan.steps.len()), ("stranded", 1));
-        assert_eq!(body["status"]["phase"], "Failed");
+        assert_eq!(deleted, ["evicted", "old", "stranded", "unbound"]);
+        for (step, expected) in plan.steps.iter().zip(["evicted", "stranded"]) {
+            let Op::Patch { name, body, .. } = &step.op else { panic!("{plan:?}") };
+            assert_eq!((name.as_str(), &body["status"]["phase"]), (expected, &json!("Failed")));
+        }
+        assert_eq!(plan.steps.len(), 2);
+    }
+
+    #[test]
+    fn only_a_silent_node_is_out_of_service() {
+        let taints = json!([{ "key": OUT_OF_SERVICE, "effect": "NoExecute" }]);
+        assert!(is_out_of_service(&node("Unknown", taints.clone())));
+        assert!(!is_out_of_service(&node("True", taints)));
+        assert!(!is_out_of_service(&node("Unknown", json!([]))));
     }
 
     #[test]

@@ -312,7 +312,7 @@ impl Manager {
         let overdue = |since: &Timestamp| api.now.duration_since(*since) >= QUARANTINE;
         let absent = self.missing.iter().filter(|(node, since)| overdue(since) && api.get("Node", node).is_none());
         let absent: Vec<String> = absent.map(|(node, _)| node.clone()).collect();
-        collect_pods(&pods, &absent, FINISHED_PODS_MAX, api.now)
+        collect_pods(&pods, &absent, &[], FINISHED_PODS_MAX, api.now)
     }
 
     /// Pods that the object owns, and those that nobody controls.

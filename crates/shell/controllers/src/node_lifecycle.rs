@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use reconcile::PodView;
 use reconcile::conditions::seconds;
-use reconcile::node_lifecycle::{Pending, collect_pods, plan};
+use reconcile::node_lifecycle::{Pending, collect_pods, is_out_of_service, plan};
 use reconcile::plan::{NODES, PODS};
 use tokio::time::Instant;
 
@@ -132,15 +132,17 @@ pub(crate) fn start_collector(context: &Context) {
     let queue = context.queue();
     let wake = queue.clone();
     nodes.subscribe(move |change| {
-        if change.new.is_none() {
+        if change.new.as_ref().is_none_or(|node| is_out_of_service(node)) {
             wake.add(ObjectKey::default());
         }
     });
     let (wake, known) = (queue.clone(), nodes.clone());
     pods.subscribe(move |change| {
         let Some(pod) = &change.new else { return };
-        let homeless = !pod.node.is_empty() && known.get("", &pod.node).is_none();
-        if homeless || pod.is_finished() || (pod.node.is_empty() && pod.deletion.is_some()) {
+        let node = known.get("", &pod.node);
+        let homeless = !pod.node.is_empty() && node.is_none();
+        let lost = pod.deletion.is_some() && node.is_some_and(|node| is_out_of_service(&node));
+        if homeless || lost || pod.is_finished() || (pod.node.is_empty() && pod.deletion.is_some()) {
             wake.add_after(ObjectKey::default(), Duration::from_millis(100));
         }
     });
@@ -155,6 +157,8 @@ pub(crate) fn start_collector(context: &Context) {
     context.work(COLLECTOR, &queue, ready, move |_| {
         let all: Vec<Arc<PodView>> = pods.list().iter().map(|pod| pod.view.clone()).collect();
         let (overdue, waiting) = overdue(&missing, &nodes, &all);
+        let out = nodes.list().into_iter().filter(|node| is_out_of_service(node));
+        let out: Vec<String> = out.map(|node| node.key.name.clone()).collect();
         let (writer, client) = (writer.clone(), client.clone());
         async move {
             let api: kube::Api<Node> = kube::Api::all(client);
@@ -167,7 +171,7 @@ pub(crate) fn start_collector(context: &Context) {
                     Err(error) => return Err(error.into()),
                 }
             }
-            writer.apply(&collect_pods(&all, &absent, finished_max, seconds(Timestamp::now()).0)).await?;
+            writer.apply(&collect_pods(&all, &absent, &out, finished_max, seconds(Timestamp::now()).0)).await?;
             Ok(waiting.then_some(QUARANTINE / 4))
         }
     });

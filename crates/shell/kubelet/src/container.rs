@@ -179,6 +179,7 @@ fn security(inputs: &Inputs<'_>) -> cri::LinuxContainerSecurityContext {
         capabilities,
         privileged,
         namespace_options: Some(namespaces),
+        selinux_options: sandbox::selinux(own.se_linux_options.as_ref().or(of_pod.se_linux_options.as_ref())),
         run_as_user: user.map(number),
         run_as_username: username,
         run_as_group: own.run_as_group.or(of_pod.run_as_group).map(number),

@@ -320,6 +320,19 @@ impl Stop {
         let _ = tokio::time::timeout(limit, gone).await;
     }
 
+    /// Tells the container to end by a signal of its own choice and waits for it.
+    async fn tell(&mut self, signal: u32, grace: i64) {
+        if let Err(status) = self.node.runtime.kill(&self.id, signal).await {
+            let cause = text(&status);
+            let message = format!("cannot send signal {signal} to container \"{}\": {cause}", self.name);
+            self.node.event(&self.pod, None, EventKind::Warning, "FailedKillPod", message);
+        }
+        let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+        let gone = self.living.wait_for(|living| !living.contains(&self.id));
+        // the end of the wait is no error: the container is killed then
+        let _ = tokio::time::timeout(limit, gone).await;
+    }
+
     /// Withdrawal from the service rules, preStop hook and the turn of this container within the grace period, then SIGTERM, then SIGKILL.
     pub async fn run(mut self) {
         let message = self.reason.message(&self.name, self.init);
@@ -348,7 +361,12 @@ impl Stop {
             self.wait_for_turn(whole.saturating_sub(began.elapsed())).await;
         }
         let used = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
-        let grace = (self.grace - used).max(GRACE_MIN);
+        let mut grace = (self.grace - used).max(GRACE_MIN);
+        if let Some(signal) = self.spec.as_ref().and_then(podsync::stop_signal).filter(|_| self.running) {
+            self.tell(signal, grace).await;
+            // who did not end by it in time is not asked a second time
+            grace = 0;
+        }
         if let Err(status) = self.node.runtime.stop_container(&self.id, grace).await {
             let text =
                 format!("error killing pod: failed to \"KillContainer\" for \"{}\": {}", self.name, text(&status));

@@ -4,7 +4,7 @@ use crate::cgroups;
 use crate::names;
 use crate::node::Node;
 use crate::runtime::{cri, label};
-use k8s_openapi::api::core::v1::{Pod, SeccompProfile};
+use k8s_openapi::api::core::v1::{Pod, SELinuxOptions, SeccompProfile};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -56,6 +56,17 @@ pub fn seccomp(profile: Option<&SeccompProfile>, root: &std::path::Path) -> cri:
     cri::SecurityProfile { profile_type: kind.into(), localhost_ref: reference }
 }
 
+/// The runtime's form of SELinux labels. A machine without SELinux has no use for them, and the runtime passes over them.
+pub fn selinux(options: Option<&SELinuxOptions>) -> Option<cri::SeLinuxOption> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    options.map(|o| cri::SeLinuxOption {
+        user: text(&o.user),
+        role: text(&o.role),
+        r#type: text(&o.type_),
+        level: text(&o.level),
+    })
+}
+
 /// Whether any container asks for privileges.
 fn privileged(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
@@ -94,6 +105,7 @@ pub fn config(node: &Node, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig {
     let hostname = if host_network { String::new() } else { names::hostname(pod, &node.config.cluster_domain).0 };
     let context = cri::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod)),
+        selinux_options: selinux(security.se_linux_options.as_ref()),
         run_as_user: security.run_as_user.map(|value| cri::Int64Value { value }),
         run_as_group: security.run_as_user.and(security.run_as_group).map(|value| cri::Int64Value { value }),
         supplemental_groups: security

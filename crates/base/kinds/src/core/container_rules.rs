@@ -24,10 +24,51 @@ const ENV_FIELDS: [&str; 8] = [
     "status.podIP",
 ];
 
+const LINUX_SIGNALS: [&str; 36] = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGRTMIN",
+    "SIGRTMAX",
+];
+
 /// What a container may refer to.
 pub struct Pod<'a> {
     pub volumes: BTreeSet<&'a str>,
     pub host_network: bool,
+    /// `spec.os.name`, empty where it is not said.
+    pub os: &'a str,
 }
 
 pub fn validate(errors: &mut FieldErrors, container: &Value, path: &FieldPath, pod: &Pod<'_>) {
@@ -48,13 +89,14 @@ pub fn validate(errors: &mut FieldErrors, container: &Value, path: &FieldPath, p
 }
 
 /// Rules of what only a running container has: hooks and probes.
-pub fn lifecycle(errors: &mut FieldErrors, container: &Value, path: &FieldPath) {
+pub fn lifecycle(errors: &mut FieldErrors, container: &Value, path: &FieldPath, pod: &Pod<'_>) {
     for hook in ["postStart", "preStop"] {
         if has(&container["lifecycle"], hook) {
             let path = path.child("lifecycle").child(hook);
             handler(errors, &container["lifecycle"][hook], &path, &HOOK_HANDLERS);
         }
     }
+    stop_signal(errors, &container["lifecycle"], &path.child("lifecycle"), pod.os);
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let probe_path = path.child(name);
         let value = &container[name];
@@ -65,6 +107,27 @@ pub fn lifecycle(errors: &mut FieldErrors, container: &Value, path: &FieldPath) 
         if name != "readinessProbe" && value["successThreshold"].as_i64().is_some_and(|threshold| threshold != 1) {
             let threshold = value["successThreshold"].clone();
             errors.push(FieldError::invalid(&probe_path.child("successThreshold"), threshold, "must be 1"));
+        }
+    }
+}
+
+/// Which signals there are depends on the system, so that the pod has to name it.
+fn stop_signal(errors: &mut FieldErrors, lifecycle: &Value, path: &FieldPath, os: &str) {
+    if !has(lifecycle, "stopSignal") {
+        return;
+    }
+    match os {
+        "" => {
+            let why = "may not be set for containers with empty `spec.os.name`";
+            errors.push(FieldError::forbidden(&path.child("stopSignal"), why));
+        }
+        "windows" => rules::one_of(errors, lifecycle, path, "stopSignal", &["SIGKILL", "SIGTERM"]),
+        _ => {
+            let real_time = (1..=15).map(|i| format!("SIGRTMIN+{i}")).chain((1..=14).map(|i| format!("SIGRTMAX-{i}")));
+            let mut all: Vec<String> = LINUX_SIGNALS.iter().map(ToString::to_string).chain(real_time).collect();
+            all.sort_unstable();
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            rules::one_of(errors, lifecycle, path, "stopSignal", &all);
         }
     }
 }

@@ -69,7 +69,7 @@ pub fn validate_pod_spec(spec: &Value, path: &FieldPath) -> FieldErrors {
 
 fn containers(errors: &mut FieldErrors, spec: &Value, path: &FieldPath) {
     let volumes = list(spec, "volumes").iter().map(|volume| text(volume, "name")).collect();
-    let pod = Pod { volumes, host_network: flag(spec, "hostNetwork") };
+    let pod = Pod { volumes, host_network: flag(spec, "hostNetwork"), os: text(spec, "os.name") };
     let mut seen = BTreeSet::new();
     if list(spec, "containers").is_empty() {
         errors.push(FieldError::required(&path.child("containers"), ""));
@@ -86,7 +86,7 @@ fn containers(errors: &mut FieldErrors, spec: &Value, path: &FieldPath) {
             if init && one["restartPolicy"] != "Always" {
                 container::init_only(errors, one, &path);
             } else {
-                container::lifecycle(errors, one, &path);
+                container::lifecycle(errors, one, &path, &pod);
             }
         }
     }
@@ -163,6 +163,10 @@ fn security(errors: &mut FieldErrors, context: &Value, path: &FieldPath) {
     for key in ["runAsUser", "runAsGroup"] {
         container::user_id(errors, &context[key], &path.child(key));
     }
+    rules::one_of(errors, context, path, "fsGroupChangePolicy", &["Always", "OnRootMismatch"]);
+    rules::one_of(errors, context, path, "supplementalGroupsPolicy", &["Merge", "Strict"]);
+    // mounting with a label needs a feature that is off by default
+    rules::one_of(errors, context, path, "seLinuxChangePolicy", &["Recursive"]);
     let mut seen = BTreeSet::new();
     for (i, sysctl) in list(context, "sysctls").iter().enumerate() {
         let path = path.child("sysctls").index(i).child("name");

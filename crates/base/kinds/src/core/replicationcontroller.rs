@@ -1,13 +1,15 @@
 //! v1 ReplicationController: keeps a number of equal pods running; the ancestor of ReplicaSet.
 
-use meta::Gvk;
+use meta::{FieldErrors, FieldPath, Gvk};
 use serde_json::{Value, json};
 
 use super::V1;
 use super::pod_defaults::default_template;
+use crate::apps::workload_rules;
 use crate::columns;
 use crate::json::{child, fill, fill_empty, int, set};
 use crate::kind::{Column, Kind, SelectableField, Subresource, texts};
+use crate::rules;
 
 pub fn kind() -> Kind {
     Kind {
@@ -24,6 +26,7 @@ pub fn kind() -> Kind {
         columns: columns().into(),
         default,
         prepare_create,
+        validate,
         selectable_fields: vec![SelectableField {
             path: "status.replicas".into(),
             read: |o| int(o, "status.replicas").to_string(),
@@ -65,6 +68,23 @@ fn default(object: &mut Value) {
             fill_empty(metadata, "labels", labels);
         }
     }
+}
+
+fn validate(object: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    let (spec, path) = (&object["spec"], FieldPath::new("spec"));
+    rules::not_negative(&mut errors, spec, &path, "minReadySeconds");
+    rules::not_negative(&mut errors, spec, &path, "replicas");
+    rules::required(&mut errors, spec, &path, "selector");
+    rules::required(&mut errors, spec, &path, "template");
+    if spec["template"].is_object() {
+        let selector = match &spec["selector"] {
+            Value::Object(labels) if !labels.is_empty() => json!({ "matchLabels": labels }),
+            _ => json!({}),
+        };
+        workload_rules::template(&mut errors, &spec["template"], &selector, "ReplicationController");
+    }
+    errors
 }
 
 fn prepare_create(object: &mut Value) {

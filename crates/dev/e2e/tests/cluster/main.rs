@@ -5,15 +5,18 @@
 
 mod autoscale;
 mod bad_input;
+mod bad_workloads;
 mod batch;
 mod clients;
 mod crash;
 mod heal;
 mod inside;
+mod jumps;
 mod limits;
 mod network;
 mod rollout;
 mod tour;
+mod workloads_plain;
 mod workloads_sets;
 
 use std::process::ExitCode;
@@ -37,12 +40,17 @@ const SCENARIOS: &[Scenario] = &[
     ("workloads_sets::stateful_set", workloads_sets::stateful_set),
     ("workloads_sets::daemon_set", workloads_sets::daemon_set),
     ("autoscale::follows_load", autoscale::follows_load),
+    ("workloads_plain::replica_set", workloads_plain::replica_set),
+    ("workloads_plain::replication_controller", workloads_plain::replication_controller),
     ("limits::preemption", limits::preemption),
     ("limits::quota", limits::quota),
     ("bad_input::to_the_api", bad_input::to_the_api),
     ("bad_input::to_the_command_line", bad_input::to_the_command_line),
+    ("bad_workloads::are_refused", bad_workloads::are_refused),
+    ("bad_workloads::are_explained", bad_workloads::are_explained),
     ("batch::jobs", batch::jobs),
     ("batch::drain", batch::drain),
+    ("jumps::of_the_clock", jumps::of_the_clock),
     ("heal::container_and_pod", heal::container_and_pod),
     ("crash::of_the_control_plane", crash::of_the_control_plane),
     ("heal::node", heal::node),

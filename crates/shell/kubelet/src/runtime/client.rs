@@ -2,13 +2,14 @@
 
 use super::cri::{self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
 use super::events::{Envelope, SubscribeRequest, events_client::EventsClient};
-use super::tasks::tasks_client::TasksClient;
+use super::tasks::{KillRequest, tasks_client::TasksClient};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 
@@ -163,6 +164,15 @@ impl Runtime {
         let request = cri::StopContainerRequest { container_id: id.into(), timeout: grace };
         let limit = CALL_MAX + Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         gone_is_fine(self.raw().stop_container(deadline(request, limit)).await.map(drop))
+    }
+
+    /// Sends a signal to a container's first process, by containerd's own service: CRI has no such call. One that is
+    /// gone counts as told.
+    pub async fn kill(&self, id: &str, signal: u32) -> Result<(), Status> {
+        let message = KillRequest { container_id: id.into(), signal, ..Default::default() };
+        let mut request = deadline(message, CALL_MAX);
+        request.metadata_mut().insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
+        gone_is_fine(self.raw_tasks().kill(request).await.map(drop))
     }
 
     /// Removes a dead container. One that is gone counts as removed.
