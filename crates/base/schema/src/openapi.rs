@@ -186,12 +186,17 @@ impl Writer {
                 let content = json!({"application/json": {"schema": reference}});
                 operation["responses"] = json!({"200": {"description": "OK", "content": content}});
             }
-            operation["parameters"] = Value::Array(parameters);
+            // Clients that write a document again leave empty lists out.
+            if !parameters.is_empty() {
+                operation["parameters"] = Value::Array(parameters);
+            }
             path.insert((*method).to_owned(), operation);
         }
         let names = ["namespace", "name"].into_iter().filter(|name| template.contains(&format!("{{{name}}}")));
         let parameters: Vec<Value> = names.map(|name| self.parameter(name, "path", true, "string")).collect();
-        path.insert("parameters".into(), Value::Array(parameters));
+        if !parameters.is_empty() {
+            path.insert("parameters".into(), Value::Array(parameters));
+        }
         Value::Object(path)
     }
 
@@ -446,6 +451,20 @@ mod tests {
             v2["definitions"]["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"][0]["group"],
             "apps"
         );
+    }
+
+    /// Clients that read and write a document leave empty lists out, and expect to have read the same.
+    #[test]
+    fn no_list_is_empty() {
+        fn check(at: &Value) {
+            assert!(at.as_array().is_none_or(|list| !list.is_empty()));
+            at.as_array().into_iter().flatten().for_each(check);
+            at.as_object().into_iter().flatten().for_each(|(_, below)| check(below));
+        }
+        let gvk = Gvk::new("example.com", "v1", "Widget");
+        let custom = Some(json!({"type": "object"}));
+        let served = [Served { gvk, plural: "widgets".into(), namespaced: false, custom, ..deployments() }];
+        check(&v3_document(&served, &GroupVersion::new("example.com", "v1"), "v1.36.0"));
     }
 
     #[test]
