@@ -1,6 +1,7 @@
 //! What the scheduler writes: bindings, events, the PodScheduled condition, nominations and preemptions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{ApiErrorExt, Cached, EventKind, ObjectKey, Recorder};
 use futures::{StreamExt, TryStreamExt};
@@ -11,6 +12,9 @@ use placement::pod::PREEMPTED_REASON;
 use placement::{PodInfo, Preemption};
 use serde_json::{Value, json};
 
+/// Between attempts to learn what became of a binding.
+const REREAD_MIN: Duration = Duration::from_millis(100);
+const REREAD_MAX: Duration = Duration::from_secs(10);
 /// Victims told to go at once.
 const EVICTIONS_MAX: usize = 16;
 
@@ -20,7 +24,7 @@ pub struct Writer {
     pub recorder: Recorder,
 }
 
-/// How a binding ended.
+/// How a binding ended: an error means that the pod is not on this node.
 pub struct Bound {
     pub key: ObjectKey,
     pub uid: String,
@@ -45,6 +49,8 @@ pub struct Refused {
 }
 
 impl Writer {
+    /// Assigns the pod. An answer that says neither yes nor no (a lost connection, a timeout, an overloaded server) is no
+    /// answer: the pod itself then tells, so that its room is not given away while it may be on the node.
     pub async fn bind(self, pod: Arc<Cached<PodInfo>>, node: String) -> Bound {
         let (key, uid) = (pod.key.clone(), pod.uid.clone());
         let binding = json!({
@@ -53,10 +59,14 @@ impl Writer {
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let result = api
+        let sent = api
             .create_subresource::<Value, Value>("binding", &key.name, &PostParams::default(), &binding)
             .await
             .map(drop);
+        let result = match sent {
+            Err(error) if is_open(&error) => self.is_bound(&api, &pod, &node, error).await,
+            known => known,
+        };
         match &result {
             Ok(()) => {
                 let message = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
@@ -65,6 +75,25 @@ impl Writer {
             Err(error) => tracing::warn!(pod = %key.name, namespace = %key.namespace, %node, %error, "binding failed"),
         }
         Bound { key, uid, node, result }
+    }
+
+    /// Reads the pod until the API server answers; only then its room may be somebody else's.
+    async fn is_bound(&self, api: &Api<Pod>, pod: &Cached<PodInfo>, node: &str, why: kube::Error) -> kube::Result<()> {
+        let mut wait = REREAD_MIN;
+        loop {
+            match api.get_opt(&pod.key.name).await {
+                Ok(Some(live)) if live.metadata.uid.as_ref() == Some(&pod.uid) => {
+                    let bound = live.spec.and_then(|spec| spec.node_name);
+                    return if bound.as_deref() == Some(node) { Ok(()) } else { Err(why) };
+                }
+                Ok(_) => return Err(why),
+                Err(error) => {
+                    tracing::debug!(pod = %pod.key.name, %error, "cannot learn yet whether the pod was bound");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(REREAD_MAX);
+                }
+            }
+        }
     }
 
     /// Tells that no node takes the pod, and makes room for it where `refusal` says so.
@@ -164,6 +193,11 @@ impl Writer {
     }
 }
 
+/// Whether the request may have been carried out all the same.
+fn is_open(error: &kube::Error) -> bool {
+    error.status().is_none_or(|status| status.code >= 500)
+}
+
 /// What is gone already, or replaced, needs no write.
 fn gone(result: kube::Result<()>) -> kube::Result<()> {
     match result {
@@ -181,5 +215,81 @@ fn reference(pod: &Cached<PodInfo>) -> ObjectReference {
         uid: Some(pod.uid.clone()),
         resource_version: Some(pod.resource_version.clone()),
         ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+
+    /// How the API server answers; `Lost` is no answer.
+    #[derive(Clone, Copy)]
+    enum Answer {
+        Lost,
+        Code(u16),
+        Pod(&'static str, &'static str),
+    }
+
+    fn response(answer: Answer) -> std::io::Result<Response<Body>> {
+        let (code, body) = match answer {
+            Answer::Lost => return Err(std::io::Error::other("the connection is lost")),
+            Answer::Pod(uid, node) => {
+                let meta = json!({ "name": "a", "namespace": "x", "uid": uid });
+                let spec = json!({ "nodeName": node, "containers": [] });
+                (200, json!({ "apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec }))
+            }
+            Answer::Code(code) => {
+                let reason = if code == 404 { "NotFound" } else { "Conflict" };
+                (
+                    code,
+                    json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason }),
+                )
+            }
+        };
+        let body = Body::from(body.to_string().into_bytes());
+        Response::builder().status(code).body(body).map_err(std::io::Error::other)
+    }
+
+    /// Binds a pod of uid `u` to `n1`; answers left over were not asked for.
+    async fn bind(answers: &[Answer]) -> (bool, usize) {
+        let left: Arc<Mutex<VecDeque<Answer>>> = Arc::new(Mutex::new(answers.iter().copied().collect()));
+        let answers = left.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let event = request.uri().path().contains("/events");
+            let answer = if event { None } else { answers.lock().unwrap().pop_front() };
+            async move { response(answer.unwrap_or(Answer::Lost)) }
+        });
+        let client = kube::Client::new(service, "x");
+        let writer = Writer { recorder: Recorder::new(client.clone(), "s", None), client };
+        let (key, uid) = (ObjectKey::new("x", "a"), "u".to_owned());
+        let (resource_version, view) = ("1".to_owned(), PodInfo::default());
+        let pod = Cached { key, uid, resource_version, deleting: false, controller: None, view };
+        let bound = writer.bind(Arc::new(pod), "n1".to_owned()).await;
+        let left = left.lock().unwrap().len();
+        (bound.result.is_ok(), left)
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_is_looked_up_before_the_room_is_given_back() {
+        use Answer::{Code, Lost, Pod};
+        let table: [(&[Answer], bool); 8] = [
+            (&[Lost, Pod("u", "n1")], true),
+            (&[Lost, Lost, Code(503), Pod("u", "n1")], true),
+            (&[Code(504), Pod("u", "n1")], true),
+            (&[Lost, Pod("u", "")], false),
+            (&[Lost, Pod("u", "n2")], false),
+            (&[Lost, Pod("another", "n1")], false),
+            (&[Lost, Code(404)], false),
+            (&[Code(409)], false),
+        ];
+        for (number, (answers, is_bound)) in table.into_iter().enumerate() {
+            assert_eq!(bind(answers).await, (is_bound, 0), "row {number}");
+        }
     }
 }
