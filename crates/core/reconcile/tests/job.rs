@@ -6,6 +6,7 @@
 mod jobs;
 
 use jobs::{Dice, World, is_tracked};
+use reconcile::plan::Op;
 use serde_json::{Value, json};
 
 #[test]
@@ -240,6 +241,23 @@ fn a_suspended_job_has_no_pods_and_starts_anew() {
     assert!(world.status().ends_with("Failed:DeadlineExceeded"), "{}", world.status());
     assert!(world.events.iter().any(|event| event == "Suspended: Job suspended"));
     assert!(world.events.iter().any(|event| event == "Resumed: Job resumed"));
+}
+
+/// What ended since it was seen must be counted: its finalizer goes only from the revision that was seen.
+#[test]
+fn pods_that_go_uncounted_are_let_go_as_they_were_seen() {
+    for change in [json!({ "suspend": true }), json!({ "parallelism": 0 })] {
+        let mut world = World::new(json!({}));
+        world.settle();
+        world.start(0);
+        world.edit(change);
+        let (plan, _) = world.plan(|state| state.manage());
+        let [step] = plan.batch.as_slice() else { panic!("one write: {plan:?}") };
+        let Op::Patch { body, .. } = &step.op else { panic!("a patch: {step:?}") };
+        let seen = &world.pods[0]["metadata"]["resourceVersion"];
+        assert!(seen.is_string());
+        assert_eq!(body["metadata"]["resourceVersion"], *seen);
+    }
 }
 
 #[test]

@@ -97,9 +97,10 @@ impl State<'_> {
         Step::from(Op::Delete { resource: PODS, namespace, name, uid, grace: None }).on_success(done).on_failure(failed)
     }
 
-    /// Pods that go because there are too many are not counted: first they lose their finalizers, then they go.
+    /// Pods that go because there are too many are not counted: first they lose their finalizers, then they go. One that
+    /// ended since it was seen keeps its own: it counts.
     fn remove_uncounted(&self, doomed: &[Arc<PodView>]) -> Vec<Step> {
-        let tracked: Vec<Step> = doomed.iter().filter(|pod| is_tracked(pod)).map(|pod| release(pod)).collect();
+        let tracked: Vec<Step> = doomed.iter().filter(|pod| is_tracked(pod)).map(|pod| release_as_seen(pod)).collect();
         if tracked.is_empty() { doomed.iter().map(|pod| self.delete(pod)).collect() } else { tracked }
     }
 
@@ -159,6 +160,15 @@ impl State<'_> {
 /// The write that lets a pod go: its finalizer is removed, nobody else's.
 pub(super) fn release(pod: &PodView) -> Step {
     super::orphans::untrack(pod).into()
+}
+
+/// As [`release`], unless the pod changed since.
+fn release_as_seen(pod: &PodView) -> Step {
+    let mut op = super::orphans::untrack(pod);
+    if let Op::Patch { body, .. } = &mut op {
+        body["metadata"]["resourceVersion"] = pod.resource_version.as_str().into();
+    }
+    op.into()
 }
 
 /// Least first: uncounted already, not assigned, Pending, not ready, ready for a short time, restarting often, young.

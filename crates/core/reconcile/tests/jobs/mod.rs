@@ -102,7 +102,7 @@ impl World {
         is_finished(&self.typed())
     }
 
-    fn plan(&self, next: fn(&State<'_>) -> Plan) -> (Plan, Backoff) {
+    pub fn plan(&self, next: fn(&State<'_>) -> Plan) -> (Plan, Backoff) {
         let job = self.typed();
         let views = self.pods.iter().map(|pod| {
             let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
@@ -177,6 +177,8 @@ impl World {
             Op::Patch { resource: PODS, name, body, .. } => {
                 let index = self.pods.iter().position(|pod| pod["metadata"]["name"] == **name).unwrap();
                 assert_eq!(self.pods[index]["metadata"]["uid"], body["metadata"]["uid"]);
+                let seen = &body["metadata"]["resourceVersion"];
+                assert!(seen.is_null() || *seen == self.pods[index]["metadata"]["resourceVersion"], "stale");
                 self.patch_pod(index, body);
                 self.pods[index]["metadata"]["resourceVersion"] = version.into();
                 self.collect();
