@@ -286,7 +286,12 @@ pub fn collect_pods(
     let mut due: BTreeMap<&str, &Arc<PodView>> = BTreeMap::new();
     for pod in pods {
         let stranded = !pod.node.is_empty() && absent.contains(&pod.node);
-        let never_assigned = pod.node.is_empty() && pod.deletion.is_some() && pod.finalizers.is_empty();
+        let leaves = pod.node.is_empty() && pod.deletion.is_some();
+        if leaves && !pod.is_finished() && !pod.finalizers.is_empty() {
+            // No kubelet will say that it ended, and whoever holds it may wait for just that.
+            plan.push(fail(pod));
+        }
+        let never_assigned = leaves && pod.finalizers.is_empty();
         let lost = pod.deletion.is_some() && out.contains(&pod.node);
         if stranded || never_assigned || lost {
             due.insert(&pod.uid, pod);
@@ -422,6 +427,24 @@ mod tests {
         let Op::Patch { body, .. } = &step.op else { panic!("{step:?}") };
         assert_eq!(body["status"]["conditions"][0]["status"], "False");
         assert_eq!(step.done.as_ref().unwrap().reason, "NodeNotReady");
+    }
+
+    #[test]
+    fn a_pod_that_is_held_and_has_no_node_fails() {
+        let held = PodView { deletion: Some(at(1)), finalizers: vec!["job".into()], ..PodView::default() };
+        let table = [
+            (held.clone(), 1),
+            (PodView { phase: "Failed".into(), ..held.clone() }, 0),
+            (PodView { deletion: None, ..held.clone() }, 0),
+            (PodView { node: "n".into(), ..held }, 0),
+        ];
+        for (pod, writes) in table {
+            let plan = collect_pods(&[Arc::new(pod.clone())], &[], &[], 9, at(2));
+            assert_eq!((plan.steps.len(), plan.batch.len()), (writes, 0), "{pod:?}");
+            if let Some(Op::Patch { body, .. }) = plan.steps.first().map(|step| &step.op) {
+                assert_eq!(body["status"], json!({ "phase": "Failed" }));
+            }
+        }
     }
 
     #[test]
