@@ -41,6 +41,8 @@ pub(crate) struct Set {
     /// Pods by its last report.
     pub running: i32,
     pub available: i32,
+    /// The report is about the present size; until then pods of a former size may still be made.
+    pub seen: bool,
 }
 
 impl Set {
@@ -48,8 +50,10 @@ impl Set {
         let replicas = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let running = object.status.as_ref().map_or(0, |status| status.replicas);
         let available = object.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0);
+        let observed = object.status.as_ref().and_then(|status| status.observed_generation).unwrap_or(0);
+        let seen = observed >= object.metadata.generation.unwrap_or(0);
         // Pods beyond the size are on their way out: they must not be counted on.
-        Self { available: available.min(replicas), object, replicas, running }
+        Self { available: available.min(replicas), object, replicas, running, seen }
     }
 
     pub fn name(&self) -> &str {

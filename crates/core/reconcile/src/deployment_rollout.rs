@@ -12,6 +12,10 @@ pub(crate) fn new_set_size(rollout: &Rollout<'_>, owned: &[Set], size: i32) -> i
     if rollout.recreate {
         return rollout.replicas;
     }
+    // A ReplicaSet that has not seen its size yet may be making pods of a larger one: its report wakes this plan again.
+    if owned.iter().any(|set| !set.seen) {
+        return size;
+    }
     // Pods that a shrunk ReplicaSet has not deleted yet still use the room.
     let total: i32 = owned.iter().map(|set| set.replicas.max(set.running)).sum();
     let room = (rollout.max_total() - total).max(0);

@@ -88,6 +88,25 @@ fn scaling_amid_a_rollout_keeps_the_proportions() {
     assert_eq!(world.summary(), ["i:1 x20 r1", "i:404 x13 r2"]);
 }
 
+/// A ReplicaSet that was shrunk before it saw its size may still be making the pods of the larger one.
+#[test]
+fn nothing_grows_while_a_size_is_unseen() {
+    let strategy = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } });
+    let mut world = settled(json!({ "strategy": strategy }));
+    world.edit(image("i:2"));
+    world.reconcile_deployment();
+    assert_eq!(world.summary(), ["i:1 x3 r1", "i:2 x1 r2"]);
+    world.edit(image("i:3"));
+    for _ in 0..6 {
+        world.reconcile_deployment();
+    }
+    assert_eq!(world.summary(), ["i:1 x3 r1", "i:2 x0 r2", "i:3 x0 r3"]);
+    world.reconcile_set(1);
+    world.reconcile_set(2);
+    world.reconcile_deployment();
+    assert_eq!(world.summary(), ["i:1 x3 r1", "i:2 x0 r2", "i:3 x1 r3"]);
+}
+
 #[test]
 fn a_rollover_abandons_the_rollout_before() {
     let strategy = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } });
