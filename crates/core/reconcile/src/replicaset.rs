@@ -88,7 +88,7 @@ pub fn plan(
             .collect();
     } else if active.len() > wanted {
         let surplus = (active.len() - wanted).min(BURST_PODS_MAX);
-        plan.batch = ranked_for_deletion(active, related, now)
+        plan.batch = ranked_for_deletion(active, related, spec.min_ready_seconds.unwrap_or(0), now)
             .into_iter()
             .take(surplus)
             .map(|pod| {
@@ -114,10 +114,13 @@ fn new_pod(resource: Resource, set: &ReplicaSet, spec: &ReplicaSetSpec) -> Value
 }
 
 /// Least valuable first: not assigned, Pending, not ready, cheap to delete, on crowded nodes, ready for a short time,
-/// restarting often, young (the order that the Kubernetes documentation states for scale-down).
+/// restarting often, young (the order that the Kubernetes documentation states for scale-down). Pods that are ready and
+/// not yet available go before those that are, whatever else they are worth: a Deployment that takes what does not
+/// serve away counts on it.
 fn ranked_for_deletion<'a>(
     mut pods: Vec<&'a Arc<PodView>>,
     related: &HashMap<String, usize>,
+    min_ready_seconds: i32,
     now: Timestamp,
 ) -> Vec<&'a Arc<PodView>> {
     let phase = |pod: &PodView| match pod.phase.as_str() {
@@ -136,6 +139,7 @@ fn ranked_for_deletion<'a>(
             !pod.node.is_empty(),
             phase(pod),
             pod.ready,
+            pod.is_available(min_ready_seconds, now),
             pod.deletion_cost,
             Reverse(crowd),
             if pod.ready { magnitude(pod.ready_since) } else { 0 },
@@ -301,6 +305,21 @@ mod tests {
             shuffled.rotate_left(keep);
             let expected: Vec<_> = ranks[..ranks.len() - keep].iter().map(|p| format!("delete {}", p.name)).collect();
             assert_eq!(planned(i32::try_from(keep).unwrap(), shuffled), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_yet_available_goes_first() {
+        let since = |name: &str, since: i64, node: &str| {
+            let node = node.to_owned();
+            Arc::new(PodView { ready: true, ready_since: Some(at(since)), node, ..pod(name, Some("s"), "x") })
+        };
+        let pods = [since("available", 900, "full"), since("new", 995, "empty")];
+        let related = HashMap::from([("full".to_owned(), 5)]);
+        for (min_ready, gone) in [(0, "delete available"), (10, "delete new"), (200, "delete available")] {
+            let mut set = set(1);
+            set.spec.as_mut().unwrap().min_ready_seconds = Some(min_ready);
+            assert_eq!(told(&plan(REPLICA_SETS, &set, &pods, &related, at(1000))), [gone], "{min_ready}");
         }
     }
 
