@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use meta::labels::Selector;
 use reconcile::plan::{JOBS, Op, PatchKind, merge};
 use serde_json::{Value, json};
 
+use crate::mutants::Mutant;
 use crate::object::{Name, Object};
 
 pub const NAMESPACE: &str = "a";
@@ -35,16 +35,21 @@ pub struct Event {
 }
 
 pub struct Api {
+    /// Time that passes evenly: what timers go by.
     pub now: Timestamp,
-    pub objects: BTreeMap<Name, Arc<Object>>,
+    /// By how much the clock of the machines is ahead of it: somebody sets it.
+    pub skew: SignedDuration,
+    objects: BTreeMap<&'static str, BTreeMap<String, Arc<Object>>>,
     pub events: Vec<Event>,
     names: u64,
+    /// What this server, and whoever works with it, does wrong.
+    pub mutant: Option<Mutant>,
 }
 
 impl Default for Api {
     fn default() -> Self {
         let now = Timestamp::from_second(1_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
-        Self { now, objects: BTreeMap::new(), events: Vec::new(), names: 0 }
+        Self { now, skew: SignedDuration::ZERO, objects: BTreeMap::new(), events: Vec::new(), names: 0, mutant: None }
     }
 }
 
@@ -53,21 +58,34 @@ impl Api {
         self.events.len()
     }
 
-    pub fn tick(&mut self, seconds: i64) {
-        self.now += SignedDuration::from_secs(seconds);
+    pub fn has(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    pub fn pass(&mut self, time: SignedDuration) {
+        self.now += time;
+    }
+
+    /// What the clocks show.
+    pub fn wall(&self) -> Timestamp {
+        self.now + self.skew
     }
 
     pub fn time(&self) -> Value {
-        json!(self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        json!(self.wall().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
     }
 
     pub fn get(&self, kind: &'static str, name: &str) -> Option<&Arc<Object>> {
-        self.objects.get(&(kind, name.to_owned()))
+        self.objects.get(kind)?.get(name)
     }
 
     pub fn list(&self, kind: &'static str) -> impl Iterator<Item = &Arc<Object>> {
-        let range = self.objects.range((kind, String::new())..);
-        range.take_while(move |((of, _), _)| *of == kind).map(|(_, object)| object)
+        self.objects.get(kind).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Every object, with its kind and name.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &String, &Arc<Object>)> {
+        self.objects.iter().flat_map(|(kind, objects)| objects.iter().map(|(name, object)| (*kind, name, object)))
     }
 
     /// Applies a write of a plan.
@@ -126,16 +144,16 @@ impl Api {
         if stale("uid") || stale("resourceVersion") {
             return Err(Fault::Conflict);
         }
-        let mut body = body.clone();
-        if let Some(fields) = body.as_object_mut() {
-            fields.retain(|field, _| if status { field == "status" } else { field != "status" });
-        }
         let mut new = old.value.clone();
-        if strategic {
-            strategic_lists(&mut new, &mut body);
+        for (field, part) in body.as_object().into_iter().flatten().filter(|(field, _)| (*field == "status") == status)
+        {
+            let mut part = part.clone();
+            if strategic {
+                strategic_lists(&mut new, field, &mut part);
+            }
+            merge(&mut new[field.as_str()], &part);
         }
-        merge(&mut new, &body);
-        if new["spec"] != old.value["spec"] {
+        if !status && new["spec"] != old.value["spec"] {
             new["metadata"]["generation"] = (old.value["metadata"]["generation"].as_i64().unwrap_or(0) + 1).into();
         }
         self.commit((kind, name.to_owned()), Some(new));
@@ -154,7 +172,7 @@ impl Api {
     ) -> Result<(), Fault> {
         let old = self.get(kind, name).ok_or(Fault::Missing)?.clone();
         let differs = |wanted: Option<&str>, path: &str| wanted.is_some_and(|wanted| wanted != old.text(path));
-        if differs(only.0, "/metadata/uid") || differs(only.1, "/metadata/resourceVersion") {
+        if differs(only.0, "metadata/uid") || differs(only.1, "metadata/resourceVersion") {
             return Err(Fault::Conflict);
         }
         let is_over = old.pod().is_none_or(|pod| pod.node.is_empty() || pod.is_finished());
@@ -183,11 +201,16 @@ impl Api {
     /// Assigns a pod to a node, once.
     pub fn bind(&mut self, name: &str, uid: &str, node: &str) -> Result<(), Fault> {
         let pod = self.get("Pod", name).ok_or(Fault::Missing)?;
-        if pod.uid() != uid || pod.is_deleting() || pod.pod().is_some_and(|pod| !pod.node.is_empty()) {
+        let is_bound = pod.pod().is_some_and(|pod| !pod.node.is_empty()) && !self.has(Mutant::BindsTwice);
+        if pod.uid() != uid || pod.is_deleting() || is_bound {
             return Err(Fault::Conflict);
         }
         let mut new = pod.value.clone();
         new["spec"]["nodeName"] = node.into();
+        let scheduled = json!({ "type": "PodScheduled", "status": "True", "lastTransitionTime": self.time() });
+        let mut status = json!({ "conditions": [scheduled] });
+        strategic_lists(&mut new, "status", &mut status);
+        merge(&mut new["status"], &status);
         self.commit(("Pod", name.to_owned()), Some(new));
         Ok(())
     }
@@ -197,22 +220,19 @@ impl Api {
     pub fn evict(&mut self, name: &str, half: bool) -> Result<(), Fault> {
         let pod = self.get("Pod", name).ok_or(Fault::Missing)?.clone();
         let ready = pod.pod().is_some_and(|pod| pod.ready && pod.is_active());
-        let labels = pod.pod().map(|pod| pod.labels.clone()).unwrap_or_default();
-        let selects = |budget: &&Arc<Object>| {
-            let selector = Selector::from_label_selector(&budget.value["spec"]["selector"]);
-            selector.is_some_and(|selector| selector.matches(&labels))
-        };
+        let selects = |budget: &&Arc<Object>| pod.pod().is_some_and(|pod| budget.selects(pod));
         let found = self.list("PodDisruptionBudget").find(selects).cloned();
         if let Some(budget) = found.filter(|_| ready) {
             let mut new = budget.value.clone();
             let status = &mut new["status"];
             let allowed = status["disruptionsAllowed"].as_i64().unwrap_or(0);
-            if status["observedGeneration"] != budget.value["metadata"]["generation"] || allowed < 1 {
+            let refused = status["observedGeneration"] != budget.value["metadata"]["generation"] || allowed < 1;
+            if refused && !self.has(Mutant::EvictsAnyway) {
                 return Err(Fault::Budget);
             }
-            status["disruptionsAllowed"] = (allowed - 1).into();
+            status["disruptionsAllowed"] = (allowed - 1).max(0).into();
             status["disruptedPods"][name] = self.time();
-            self.commit(("PodDisruptionBudget", budget.text("/metadata/name").to_owned()), Some(new));
+            self.commit(("PodDisruptionBudget", budget.name().to_owned()), Some(new));
         }
         if half { Err(Fault::Lost) } else { self.delete("Pod", name, (None, None), None, "") }
     }
@@ -227,7 +247,7 @@ impl Api {
     }
 
     fn commit(&mut self, name: Name, new: Option<Value>) {
-        let old = self.objects.get(&name).cloned();
+        let old = self.get(name.0, &name.1).cloned();
         let new = match new {
             Some(value) if old.as_ref().is_some_and(|old| old.value == value) => return,
             Some(mut value) => {
@@ -236,9 +256,10 @@ impl Api {
             }
             None => None,
         };
+        let objects = self.objects.entry(name.0).or_default();
         match &new {
-            Some(object) => self.objects.insert(name.clone(), object.clone()),
-            None => self.objects.remove(&name),
+            Some(object) => objects.insert(name.1.clone(), object.clone()),
+            None => objects.remove(&name.1),
         };
         self.events.push(Event { name, old, new });
     }
@@ -263,21 +284,20 @@ fn admit(pod: &mut Value) {
 }
 
 /// Applies the parts of a strategic merge patch that are not as in a merge patch: conditions merge by their type, and
-/// single finalizers go.
-fn strategic_lists(object: &mut Value, patch: &mut Value) {
-    if let Some(meta) = patch.get_mut("metadata").and_then(Value::as_object_mut)
-        && let Some(gone) = meta.remove("$deleteFromPrimitiveList/finalizers")
-        && let Some(held) = object.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut)
+/// single finalizers go. `patch` is of one field of the object.
+fn strategic_lists(object: &mut Value, field: &str, patch: &mut Value) {
+    if let Some(gone) = patch.as_object_mut().and_then(|patch| patch.remove("$deleteFromPrimitiveList/finalizers"))
+        && let Some(held) = object["metadata"]["finalizers"].as_array_mut()
     {
         held.retain(|finalizer| !gone.as_array().is_some_and(|gone| gone.contains(finalizer)));
     }
-    let Some(conditions) = patch.pointer("/status/conditions").and_then(Value::as_array).cloned() else { return };
+    let Some(conditions) = patch.get_mut("conditions").filter(|_| field == "status").map(Value::take) else { return };
     let mut known = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    for condition in conditions {
+    for condition in conditions.as_array().into_iter().flatten() {
         match known.iter_mut().find(|old| old["type"] == condition["type"]) {
-            Some(old) => merge(old, &condition),
-            None => known.push(condition),
+            Some(old) => merge(old, condition),
+            None => known.push(condition.clone()),
         }
     }
-    patch["status"]["conditions"] = known.into();
+    patch["conditions"] = known.into();
 }

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use reconcile::garbage::{Action, Graph, Member};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::{Api, Fault};
 use crate::faults::Faults;
-use crate::manager::KINDS;
+use crate::mutants::Mutant;
 use crate::object::{Name, Object};
+use crate::roles::KINDS;
 
 #[derive(Default)]
 pub struct Garbage {
@@ -20,11 +22,21 @@ pub struct Garbage {
 }
 
 fn member(object: &Object) -> Member {
-    let meta = serde_json::from_value(object.value["metadata"].clone()).unwrap_or_default();
+    let meta = ObjectMeta::deserialize(&object.value["metadata"]).unwrap_or_default();
     Member::new(0, meta)
 }
 
 impl Garbage {
+    /// A fresh process, which lists everything.
+    pub fn start(api: &Api) -> Self {
+        let mut garbage = Self { position: api.revision(), ..Self::default() };
+        for (kind, name, object) in api.all() {
+            garbage.names.insert(object.uid().to_owned(), (kind, name.clone()));
+            garbage.wake.extend(garbage.graph.put(object.uid(), member(object)));
+        }
+        garbage
+    }
+
     /// Sees one event; false when there is none.
     pub fn observe(&mut self, api: &Api) -> bool {
         let Some(event) = api.events.get(self.position) else { return false };
@@ -44,6 +56,9 @@ impl Garbage {
     /// Decides about one object that was woken.
     pub fn step(&mut self, api: &mut Api, faults: &mut Faults) -> Option<String> {
         let uid = self.wake.pop_first()?;
+        if api.has(Mutant::LeavesOrphans) {
+            return None;
+        }
         let mut verified = HashMap::new();
         loop {
             let action = self.graph.decide(&uid, &verified);

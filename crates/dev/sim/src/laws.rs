@@ -3,125 +3,92 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use placement::pod::PREEMPTED_REASON;
 use placement::resources::Resources;
 
 use crate::api::{Api, Event};
+use crate::job_laws::JobBooks;
 use crate::nodes::Machine;
 use crate::object::{Object, View};
-use crate::scenario::Bounds;
+use crate::scenario::{Bounds, VIP_PRIORITY};
 
 #[derive(Default)]
 pub struct Laws {
     position: usize,
-    /// Pods that a Job's status ever recorded, by how they ended.
-    recorded: [BTreeSet<String>; 2],
-    /// Pods that ended while their Job tracked them.
-    ended: [BTreeSet<String>; 2],
+    jobs: JobBooks,
 }
-
-const COUNTS: [&str; 2] = ["succeeded", "failed"];
 
 impl Laws {
     /// Judges what happened since the last call.
     pub fn check(&mut self, api: &Api, machines: &[Machine], bounds: Option<&Bounds>) -> Result<(), String> {
+        identity_is_unique(api, machines)?;
         if self.position == api.revision() {
             return Ok(());
         }
+        let (mut pods, mut fuller) = (false, BTreeSet::new());
         for event in &api.events[self.position..] {
+            pods |= event.name.0 == "Pod";
+            fuller.extend(fuller_node(event));
             bound_once(event)?;
-            self.job_counts(event)?;
+            only_the_less_important_make_room(event)?;
+            self.jobs.judge(event)?;
         }
         self.position = api.revision();
-        no_node_is_overcommitted(api)?;
-        identity_is_unique(api, machines)?;
-        one_daemon_per_node(api)?;
-        bounds.map_or(Ok(()), |bounds| within(api, bounds))
-    }
-
-    /// Each pod is recorded once, and the counts are those of the recorded pods.
-    fn job_counts(&mut self, event: &Event) -> Result<(), String> {
-        if let Some(pod) =
-            event.new.as_ref().filter(|pod| is_tracked(pod) && pod.pod().is_some_and(|p| p.is_finished()))
-        {
-            let failed = usize::from(pod.text("/status/phase") == "Failed");
-            self.ended[failed].insert(pod.uid().to_owned());
-        }
-        if let (Some(old), Some(new)) = (&event.old, &event.new)
-            && is_tracked(old)
-            && !is_tracked(new)
-            && new.pod().is_some_and(|pod| pod.is_finished())
-            && !self.recorded.iter().any(|known| known.contains(new.uid()))
-            && new.owner().is_some_and(|owner| owner == old.owner().unwrap_or_default())
-            && !new.text("/metadata/name").starts_with("doomed")
-        {
-            return Err(format!("{} was freed before it was counted", event.name.1));
-        }
-        let Some(new) = event.new.as_ref().filter(|new| new.job().is_some()) else { return Ok(()) };
-        let uncounted = |job: &Object, kind: &str| -> BTreeSet<String> {
-            let list = job.value["status"]["uncountedTerminatedPods"][kind].as_array().cloned().unwrap_or_default();
-            list.iter().filter_map(|uid| uid.as_str().map(str::to_owned)).collect()
-        };
-        for (index, kind) in COUNTS.iter().enumerate() {
-            let before = event.old.as_ref().map(|old| uncounted(old, kind)).unwrap_or_default();
-            let after = uncounted(new, kind);
-            for uid in after.difference(&before) {
-                if self.recorded.iter().any(|known| known.contains(uid)) {
-                    return Err(format!("{uid} is counted twice"));
-                }
-                self.recorded[index].insert(uid.clone());
-            }
-            let counted = self.recorded[index].len() - after.len();
-            let said = new.value["status"][*kind].as_u64().unwrap_or(0);
-            if said != counted as u64 {
-                return Err(format!("the Job says {said} {kind}, {counted} were recorded"));
-            }
+        fuller.into_iter().try_for_each(|node| is_not_overcommitted(api, node))?;
+        if pods {
+            one_daemon_per_node(api)?;
+            bounds.map_or(Ok(()), |bounds| within(api, bounds))?;
         }
         Ok(())
     }
 
     /// At the end: every pod that ended under a Job was counted.
     pub fn all_counted(&self) -> Result<(), String> {
-        for ((kind, ended), recorded) in COUNTS.iter().zip(&self.ended).zip(&self.recorded) {
-            if let Some(uid) = ended.difference(recorded).next() {
-                return Err(format!("{uid} ended and was not counted as {kind}"));
-            }
-        }
-        Ok(())
+        self.jobs.all_counted()
     }
 }
 
-fn is_tracked(pod: &Arc<Object>) -> bool {
-    let finalizers = pod.pod().map(|pod| pod.finalizers.as_slice()).unwrap_or_default();
-    finalizers.iter().any(|finalizer| finalizer == reconcile::job::TRACKING)
-}
-
 fn bound_once(event: &Event) -> Result<(), String> {
-    let node = |object: &Option<Arc<Object>>| object.as_ref().and_then(|o| o.pod()).map(|pod| pod.node.clone());
-    match (node(&event.old), node(&event.new)) {
-        (Some(old), Some(new)) if !old.is_empty() && old != new => {
-            Err(format!("{} was on {old} and is on {new}", event.name.1))
+    let (Some(old), Some(new)) = (&event.old, &event.new) else { return Ok(()) };
+    match (old.pod(), new.pod()) {
+        (Some(before), Some(now)) if !before.node.is_empty() && before.node != now.node && old.uid == new.uid => {
+            Err(format!("{} was on {} and is on {}", event.name.1, before.node, now.node))
         }
         _ => Ok(()),
     }
 }
 
-fn no_node_is_overcommitted(api: &Api) -> Result<(), String> {
-    let mut used: BTreeMap<&str, (Resources, i64)> = BTreeMap::new();
+fn only_the_less_important_make_room(event: &Event) -> Result<(), String> {
+    let Some(View::Pod(_, pod)) = event.new.as_ref().map(|pod| &pod.view) else { return Ok(()) };
+    if pod.preempted && pod.priority >= VIP_PRIORITY {
+        return Err(format!("{} is of the highest priority and goes for {PREEMPTED_REASON}", pod.name));
+    }
+    Ok(())
+}
+
+/// The node that has less room than before the event.
+fn fuller_node(event: &Event) -> Option<&str> {
+    if event.name.0 == "Node" {
+        return Some(&event.name.1);
+    }
+    let pod = event.new.as_ref()?.pod().filter(|pod| !pod.node.is_empty())?;
+    let before = event.old.as_ref().and_then(|old| old.pod()).map(|old| old.node.as_str());
+    (before != Some(&pod.node)).then_some(&pod.node)
+}
+
+fn is_not_overcommitted(api: &Api, node: &str) -> Result<(), String> {
+    let Some(View::Node(_, spec)) = api.get("Node", node).map(|node| &node.view) else { return Ok(()) };
+    let (mut requests, mut pods) = (Resources::default(), 0);
     for pod in api.list("Pod") {
         let View::Pod(view, info) = &pod.view else { continue };
-        if !view.node.is_empty() && !view.is_finished() {
-            let (requests, pods) = used.entry(&view.node).or_default();
+        if view.node == node && !view.is_finished() {
             requests.add(&info.requests);
-            *pods += 1;
+            pods += 1;
         }
     }
-    for node in api.list("Node") {
-        let View::Node(_, spec) = &node.view else { continue };
-        let Some((requests, pods)) = used.get(spec.name.as_str()) else { continue };
-        let cpu = (requests.get("cpu"), spec.allocatable.get("cpu"));
-        if cpu.0 > cpu.1 || *pods > spec.allocatable.get("pods") {
-            return Err(format!("{} is overcommitted: {pods} pods, {}m of {}m CPU", spec.name, cpu.0, cpu.1));
-        }
+    let (asked, there) = (requests.get("cpu"), spec.allocatable.get("cpu"));
+    if asked > there || pods > spec.allocatable.get("pods") {
+        return Err(format!("{node} is overcommitted: {pods} pods, {asked}m of {there}m CPU"));
     }
     Ok(())
 }
@@ -151,13 +118,12 @@ fn one_daemon_per_node(api: &Api) -> Result<(), String> {
 
 /// Surge, availability and budget, in histories where nothing but Tug takes pods away.
 fn within(api: &Api, bounds: &Bounds) -> Result<(), String> {
-    let labelled = |label: &str| {
-        let pods = api.list("Pod").filter_map(|pod| pod.pod());
-        pods.filter(|pod| pod.is_active() && pod.labels.get("app").map(String::as_str) == Some(label))
-            .collect::<Vec<_>>()
+    let labelled = |label: &str| -> Vec<&Arc<reconcile::PodView>> {
+        let pods = api.list("Pod").filter_map(|pod: &Arc<Object>| pod.pod());
+        pods.filter(|pod| pod.is_active() && pod.labels.get("app").map(String::as_str) == Some(label)).collect()
     };
     let web = labelled("web");
-    let ready = web.iter().filter(|pod| pod.is_available(bounds.min_ready, api.now)).count();
+    let ready = web.iter().filter(|pod| pod.is_available(bounds.min_ready, api.wall())).count();
     if web.len() > bounds.most {
         return Err(format!("{} pods of the Deployment, at most {}", web.len(), bounds.most));
     }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::api::Api;
 use crate::dice::Dice;
 use crate::object::Object;
+
+/// Pods of this index of an Indexed Job never succeed.
+pub const FAILING_INDEX: i64 = 1;
 
 pub struct Machine {
     pub name: String,
@@ -57,7 +60,6 @@ impl Machine {
     /// A heartbeat, and that all is well.
     pub fn report(&mut self, api: &mut Api) {
         self.sign = api.now;
-        let is_ready = |node: &Arc<Object>| node.value["status"]["conditions"][0]["status"] == "True";
         if api.get("Node", &self.name).is_some_and(|node| !is_ready(node)) {
             let ready = json!({ "type": "Ready", "status": "True", "lastTransitionTime": api.time() });
             let _ = api.patch("Node", &self.name, true, true, &json!({ "status": { "conditions": [ready] } }));
@@ -70,11 +72,23 @@ impl Machine {
             return None;
         }
         self.report(api);
-        self.running.retain(|name, uid| api.get("Pod", name).is_some_and(|pod| pod.uid() == uid));
-        let bound = |pod: &&Arc<Object>| pod.pod().is_some_and(|pod| pod.node == self.name);
-        let pods: Vec<Arc<Object>> = api.list("Pod").filter(bound).cloned().collect();
+        let pods = self.pods(api);
         let pod = dice.pick(&pods)?;
         self.sync(pod, api, dice, luck)
+    }
+
+    /// The pods that are bound here; containers of others end.
+    pub fn pods(&mut self, api: &Api) -> Vec<Arc<Object>> {
+        self.running.retain(|name, uid| api.get("Pod", name).is_some_and(|pod| pod.uid() == uid));
+        let bound = |pod: &&Arc<Object>| pod.pod().is_some_and(|pod| pod.node == self.name);
+        api.list("Pod").filter(bound).cloned().collect()
+    }
+
+    /// Whether pods of Jobs run here, which end by themselves.
+    pub fn has_jobs(&self, api: &Api) -> bool {
+        let of_job =
+            |name: &String| api.get("Pod", name).and_then(|pod| pod.pod()).is_some_and(|pod| pod.job.is_some());
+        self.alive && self.running.keys().any(of_job)
     }
 
     /// Brings one pod on: starts it, reports it, ends it.
@@ -95,6 +109,10 @@ impl Machine {
             }
             let _ = api.delete("Pod", &name, (Some(&uid), None), Some(0), "");
             "is gone"
+        } else if view.is_finished() && view.ready {
+            self.running.remove(&name);
+            status(api, pod, &view.phase, false, None);
+            "is over"
         } else if view.is_finished() {
             self.running.remove(&name);
             return None;
@@ -104,7 +122,8 @@ impl Machine {
             "runs"
         } else if is_job && dice.once_in(3) {
             self.running.remove(&name);
-            let failed = dice.once_in(luck.failures);
+            let index = view.job.as_ref().and_then(|facts| facts.index);
+            let failed = index == Some(FAILING_INDEX) || dice.once_in(luck.failures);
             status(api, pod, if failed { "Failed" } else { "Succeeded" }, false, Some(i32::from(failed)));
             if failed { "failed" } else { "succeeded" }
         } else if luck.accidents && dice.once_in(12) {
@@ -121,10 +140,15 @@ impl Machine {
     }
 }
 
+/// Whether the node's last word was that all is well.
+pub fn is_ready(node: &Object) -> bool {
+    node.value["status"]["conditions"][0]["status"] == "True"
+}
+
 fn status(api: &mut Api, pod: &Object, phase: &str, ready: bool, code: Option<i32>) {
     let now = api.time();
     let word = if ready { "True" } else { "False" };
-    let known = pod.value.pointer("/status/conditions").and_then(Value::as_array);
+    let known = pod.value["status"]["conditions"].as_array();
     let known = known.and_then(|list| list.iter().find(|condition| condition["type"] == "Ready"));
     let since = known.filter(|known| known["status"] == word).map(|known| known["lastTransitionTime"].clone());
     let ready = json!({ "type": "Ready", "status": word, "lastTransitionTime": since.unwrap_or_else(|| now.clone()) });
@@ -135,5 +159,5 @@ fn status(api: &mut Api, pod: &Object, phase: &str, ready: bool, code: Option<i3
             "restartCount": 0, "state": state }]);
     }
     let body = json!({ "metadata": { "uid": pod.uid() }, "status": status });
-    let _ = api.patch("Pod", pod.text("/metadata/name"), true, true, &body);
+    let _ = api.patch("Pod", pod.name(), true, true, &body);
 }

@@ -3,51 +3,118 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::manager::ROLES;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::job_laws::indexes;
+use crate::nodes::FAILING_INDEX;
 use crate::object::Object;
+use crate::roles::{ROLES, Role};
 use crate::world::World;
 
 /// Rounds without a rest are an endless story.
-const ROUNDS_MAX: usize = 600;
-/// Rounds in which nothing is written, each waiting twice as long as the last: every timer is over.
-const QUIET_ROUNDS: u32 = 11;
+const ROUNDS_MAX: usize = 2_000;
+/// Reconciles of one controller in one round: more is a spin.
+const RECONCILES_MAX: usize = 2_000;
+/// So long nothing is written; longer than any timer that runs for as long as the cluster does.
+const REST: SignedDuration = SignedDuration::from_secs(310);
+/// A CronJob of every minute has to have started something within.
+const CRON_ROUNDS_MAX: usize = 2_000;
 
 impl World {
-    /// Lets everybody do everything until nobody has anything to do.
+    /// Lets everybody do everything until nobody has anything to do or to wait for.
     pub fn settle(&mut self) -> Result<(), String> {
-        let mut quiet = 0;
+        let mut still_since = self.api.now;
         for _ in 0..ROUNDS_MAX {
-            let before = self.api.revision();
-            self.controllers_round()?;
-            self.others_round()?;
-            if self.api.revision() == before {
-                if quiet == QUIET_ROUNDS {
-                    return Ok(());
-                }
-                self.tick(1 << quiet);
-                quiet += 1;
-            } else {
-                quiet = 0;
-                self.tick(1);
+            if self.round()? {
+                still_since = self.api.now;
+                continue;
             }
+            if self.manager.next_timer(false).is_none() && self.api.now.duration_since(still_since) >= REST {
+                let unfinished = self.manager.unfinished(&self.api);
+                return unfinished.map_or(Ok(()), Err);
+            }
+            self.wait();
         }
         Err("never comes to rest".to_owned())
+    }
+
+    /// Whether anybody did anything, or has something under way; if so, a second passed.
+    fn round(&mut self) -> Result<bool, String> {
+        let before = self.api.revision();
+        self.controllers_round()?;
+        self.others_round()?;
+        let jobs_run = self.machines.iter().any(|machine| machine.has_jobs(&self.api));
+        let busy = self.api.revision() != before || jobs_run || !self.manager.is_idle();
+        if busy {
+            self.pass(SignedDuration::from_secs(1));
+        }
+        Ok(busy)
+    }
+
+    /// Until the next timer.
+    fn wait(&mut self) {
+        let timers = [self.manager.next_timer(true), self.binder.next_timer()];
+        let next: Option<Timestamp> = timers.into_iter().flatten().min();
+        let wait = next.map_or(REST, |next| next.duration_since(self.api.now));
+        self.pass(wait.clamp(SignedDuration::from_millis(20), REST));
+    }
+
+    /// Time passes at rest: nothing is written, and only those look again who watch the time itself.
+    pub fn rest(&mut self, time: SignedDuration) -> Result<(), String> {
+        let (end, revision, handled) = (self.api.now + time, self.api.revision(), self.manager.handled.clone());
+        while self.api.now < end {
+            self.round()?;
+            self.wait();
+        }
+        if self.api.revision() != revision {
+            return Err(format!("{} writes at rest", self.api.revision() - revision));
+        }
+        let count = |known: &std::collections::BTreeMap<Role, usize>, role| known.get(role).copied().unwrap_or(0);
+        let woken = ROLES
+            .iter()
+            .find(|role| !role.has_endless_timers() && count(&self.manager.handled, role) > count(&handled, role));
+        woken.map_or(Ok(()), |role| Err(format!("{role:?} is busy at rest")))
+    }
+
+    /// The CronJob starts something for the time that it is, whatever the clocks did.
+    pub fn cron_jobs_go_on(&mut self) -> Result<(), String> {
+        for _ in 0..CRON_ROUNDS_MAX {
+            let wall = self.api.wall();
+            let goes_on = self.api.list("CronJob").all(|cron_job| {
+                let last = cron_job.text("status/lastScheduleTime").parse::<Timestamp>();
+                last.is_ok_and(|last| wall.duration_since(last) < SignedDuration::from_secs(120))
+            });
+            if goes_on {
+                return Ok(());
+            }
+            if !self.round()? {
+                self.wait();
+            }
+        }
+        let status = self.api.list("CronJob").map(|cron_job| cron_job.value["status"].to_string());
+        Err(format!("at {} CronJobs start nothing any more: {}", self.api.wall(), status.collect::<String>()))
     }
 
     fn controllers_round(&mut self) -> Result<(), String> {
         for role in ROLES {
             self.finish(role)?;
-            self.manager.caches.reach_all(&self.api);
-            for key in self.manager.keys(role) {
-                self.manager.caches.reach_all(&self.api);
-                self.manager.begin(role, &key, &self.api);
+            self.manager.see_all(&self.api);
+            for reconciles in 0.. {
+                if self.manager.due(role) == 0 {
+                    break;
+                }
+                if reconciles == RECONCILES_MAX {
+                    return Err(format!("{role:?} spins"));
+                }
+                self.manager.begin(role, 0, &self.api);
                 self.finish(role)?;
+                self.manager.see_all(&self.api);
             }
         }
         Ok(())
     }
 
-    fn finish(&mut self, role: crate::manager::Role) -> Result<(), String> {
+    fn finish(&mut self, role: Role) -> Result<(), String> {
         while self.manager.is_busy(role) {
             let said = self.manager.step(role, &mut self.api, &mut self.faults);
             self.tell(said)?;
@@ -72,12 +139,8 @@ impl World {
         }
         let luck = self.luck();
         for index in 0..self.machines.len() {
-            let pods: Vec<Arc<Object>> = self.api.list("Pod").cloned().collect();
-            let machine = &mut self.machines[index];
-            let name = machine.name.clone();
-            machine.running.retain(|name, uid| self.api.get("Pod", name).is_some_and(|pod| pod.uid() == uid));
-            for pod in pods.iter().filter(|pod| pod.pod().is_some_and(|pod| pod.node == name)) {
-                let said = self.machines[index].sync(pod, &mut self.api, &mut self.dice, luck);
+            for pod in self.machines[index].pods(&self.api) {
+                let said = self.machines[index].sync(&pod, &mut self.api, &mut self.dice, luck);
                 self.tell(said)?;
             }
         }
@@ -106,9 +169,31 @@ impl World {
             self.expect("DaemonSet", "agent", &format!("/status/{field}"), self.machines.len() as u64)?;
         }
         self.expect("Job", "job", "/status/succeeded", self.number("Job", "job", "/spec/completions"))?;
+        self.indexed_job_is_over()?;
+        if self.api.get("ReplicaSet", "vip").is_some() {
+            self.expect(
+                "ReplicaSet",
+                "vip",
+                "/status/readyReplicas",
+                self.number("ReplicaSet", "vip", "/spec/replicas"),
+            )?;
+        }
         let healthy = self.number("ReplicaSet", "guarded", "/spec/replicas");
         self.expect("PodDisruptionBudget", "guard", "/status/currentHealthy", healthy)?;
         self.nothing_is_left()
+    }
+
+    /// Each index is completed or failed; the one that never succeeds is failed.
+    fn indexed_job_is_over(&self) -> Result<(), String> {
+        let Some(job) = self.api.get("Job", "indexed") else { return Err("the Indexed Job is gone".to_owned()) };
+        let (completed, failed) = (job.text("status/completedIndexes"), job.text("status/failedIndexes"));
+        let (done, lost) = (indexes(completed), indexes(failed));
+        let all = (done.len() + lost.len()) as u64 == job.number("spec/completions");
+        let over = job.job().is_some_and(|job| reconcile::job::is_finished(job));
+        if over && all && lost.contains(&FAILING_INDEX) {
+            return Ok(());
+        }
+        Err(format!("the Indexed Job ends: {over}, completed {completed}, failed {failed}"))
     }
 
     fn expect(&self, kind: &'static str, name: &str, path: &str, wanted: u64) -> Result<(), String> {
@@ -126,8 +211,8 @@ impl World {
     }
 
     fn nothing_is_left(&self) -> Result<(), String> {
-        let known: BTreeSet<&str> = self.api.objects.values().map(|object| object.uid()).collect();
-        for ((kind, name), object) in &self.api.objects {
+        let known: BTreeSet<&str> = self.api.all().map(|(.., object)| object.uid()).collect();
+        for (kind, name, object) in self.api.all() {
             if object.is_deleting() {
                 return Err(format!("{kind} {name} never goes"));
             }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use serde_json::Value;
+use jiff::SignedDuration;
 
 use crate::api::Api;
 use crate::binder::Binder;
@@ -12,14 +12,22 @@ use crate::dice::Dice;
 use crate::faults::Faults;
 use crate::garbage::Garbage;
 use crate::laws::Laws;
-use crate::manager::{KINDS, Manager, ROLES};
+use crate::manager::Manager;
+use crate::mutants::Mutant;
 use crate::nodes::{Luck, Machine};
+use crate::roles::{KINDS, ROLES, Role};
 use crate::scenario::{self, Bounds};
 
 /// Steps with faults, between two times of rest.
 const STEPS: usize = 500;
-const TOLD_MAX: usize = 60;
+const TOLD_MAX: usize = 200;
 const NODES: usize = 4;
+/// What passes from one step to the next.
+const STEP: SignedDuration = SignedDuration::from_millis(20);
+/// Some histories have more pods than room.
+const CROWDED_IN: u64 = 3;
+/// By how much a clock goes back at most.
+const CLOCK_BACK_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 /// A history that broke a law.
 #[derive(Debug)]
@@ -59,6 +67,8 @@ pub(crate) struct World {
     /// Nothing but Tug takes pods away: then its own bounds hold at every step.
     pub calm: bool,
     pub bounds: Bounds,
+    /// How far ahead the clocks ever were.
+    clock_max: SignedDuration,
     /// Whether the bounds hold by now.
     pub rested: bool,
     told: VecDeque<String>,
@@ -71,7 +81,15 @@ pub(crate) struct World {
 /// # Errors
 /// The first law that was broken, with what led to it.
 pub fn run(seed: u64) -> Result<Summary, Box<Failure>> {
-    let mut world = World::new(seed);
+    run_with(seed, None)
+}
+
+/// As [`run`], with one component that does something wrong.
+///
+/// # Errors
+/// The first law that was broken: what a mutant is for.
+pub fn run_with(seed: u64, mutant: Option<Mutant>) -> Result<Summary, Box<Failure>> {
+    let mut world = World::new(seed, mutant);
     let result = catch_unwind(AssertUnwindSafe(|| world.live()));
     let why = match result {
         Ok(Ok(())) => {
@@ -88,23 +106,43 @@ pub fn run(seed: u64) -> Result<Summary, Box<Failure>> {
     Err(Box::new(Failure { seed, why, told: world.told.into() }))
 }
 
+/// Settles the cluster of a seed without faults, then lets time pass.
+///
+/// # Errors
+/// What broke a law, or what was written or worked on at rest.
+pub fn rest(seed: u64, time: SignedDuration) -> Result<(), String> {
+    let mut world = World::new(seed, None);
+    world.settle()?;
+    scenario::begin_work(&mut world.api);
+    world.cron_jobs_go_on()?;
+    scenario::suspend_cron_jobs(&mut world.api, true);
+    world.settle()?;
+    world.at_rest()?;
+    world.rest(time)
+}
+
 impl World {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, mutant: Option<Mutant>) -> Self {
         let (mut api, mut dice) = (Api::default(), Dice::new(seed));
+        api.mutant = mutant;
         let faults = Faults { dice: Dice::new(seed ^ 0xFA17), enabled: false };
         let mut machines = Vec::new();
         for index in 0..NODES {
             machines.push(Machine::new(&format!("n{index}"), "3", &mut api));
         }
         let bounds = scenario::populate(&mut api, &mut dice);
-        let (manager, binder) = (Manager::start(&api), Binder::start(&api, seed));
         let calm = seed.is_multiple_of(2);
+        if seed.is_multiple_of(CROWDED_IN) {
+            scenario::crowd(&mut api, !calm);
+        }
+        let (manager, binder) = (Manager::start(&api), Binder::start(&api, seed));
         Self {
             api,
             dice,
             faults,
             manager,
             garbage: Garbage::default(),
+            clock_max: SignedDuration::ZERO,
             binder,
             machines,
             laws: Laws::default(),
@@ -121,12 +159,15 @@ impl World {
         self.settle()?;
         self.rested = true;
         self.faults.enabled = true;
+        scenario::begin_work(&mut self.api);
         for step in 0..STEPS {
             let said = if step == STEPS * 3 / 4 { Some(self.delete_doomed()) } else { self.step() };
             self.tell(said)?;
         }
         self.faults.enabled = false;
         self.recover();
+        self.cron_jobs_go_on()?;
+        scenario::suspend_cron_jobs(&mut self.api, true);
         self.settle()?;
         self.laws.all_counted()?;
         self.at_rest()
@@ -157,65 +198,81 @@ impl World {
     }
 
     fn step(&mut self) -> Option<String> {
+        self.api.pass(STEP);
+        self.manager.tick(self.api.now);
         let luck = self.luck();
         match self.dice.below(100) {
             0..=39 => self.control(),
-            40..=49 => {
+            40..=48 => {
                 for _ in 0..self.dice.below(6) {
                     self.binder.observe(&self.api);
                 }
                 self.binder.step(&mut self.api, &mut self.faults)
             }
-            50..=54 => {
+            49..=53 => {
                 for _ in 0..self.dice.below(8) {
                     self.garbage.observe(&self.api);
                 }
                 self.garbage.step(&mut self.api, &mut self.faults)
             }
-            55..=69 => {
+            54..=67 => {
                 let kind = self.dice.pick(&KINDS).copied().unwrap_or_default();
                 for _ in 0..self.dice.below(6) {
-                    self.manager.caches.advance(kind, &self.api);
+                    self.manager.see(kind, &self.api);
                 }
                 None
             }
-            70..=89 => {
+            68..=86 => {
                 let index = self.dice.below(self.machines.len());
                 self.machines[index].step(&mut self.api, &mut self.dice, luck)
             }
-            90 | 91 => {
+            87 | 88 => {
                 let node = format!("n{}", self.dice.below(NODES));
                 Some(scenario::act(&mut self.api, &mut self.dice, self.calm, &node))
             }
-            92 => Some(scenario::evict(&mut self.api, &mut self.dice)),
-            93 => self.restart(),
-            94 if !self.calm => self.strike(),
+            89..=91 => Some(scenario::evict(&mut self.api, &mut self.dice)),
+            92 => self.restart(),
+            93 | 94 if !self.calm => self.strike(),
+            95 if self.dice.once_in(2) => Some(self.set_clock()),
             _ => {
-                self.tick(1);
+                self.pass(SignedDuration::from_secs(1));
                 None
             }
         }
     }
 
-    pub fn tick(&mut self, seconds: i64) {
-        self.api.tick(seconds);
+    /// Time passes; nodes that are alive say so.
+    pub fn pass(&mut self, time: SignedDuration) {
+        self.api.pass(time);
         for machine in self.machines.iter_mut().filter(|machine| machine.alive) {
             machine.report(&mut self.api);
+            self.manager.hear(&machine.name, self.api.now);
         }
-        for machine in &self.machines {
-            self.manager.signs.insert(machine.name.clone(), machine.sign);
+        self.manager.tick(self.api.now);
+    }
+
+    /// Somebody sets the clocks: forward by up to days, back by minutes.
+    fn set_clock(&mut self) -> String {
+        let minutes = [-4, 3, 75, 26 * 60][self.dice.below(4)];
+        let skew = self.api.skew + SignedDuration::from_mins(minutes);
+        if minutes > 0 || (!self.calm && skew > self.clock_max - CLOCK_BACK_MAX) {
+            self.api.skew = skew;
+            self.clock_max = skew.max(self.clock_max);
+            self.manager.clock_was_set();
         }
+        format!("The clocks are set by {minutes} minutes")
     }
 
     /// A controller begins a reconcile or makes the next write of the one under way.
     fn control(&mut self) -> Option<String> {
-        let role = *self.dice.pick(&ROLES)?;
+        let may = |role: &Role| self.manager.is_busy(*role) || self.manager.due(*role) > 0;
+        let able: Vec<Role> = ROLES.into_iter().filter(may).collect();
+        let role = *self.dice.pick(&able)?;
         if self.manager.is_busy(role) {
             return self.manager.step(role, &mut self.api, &mut self.faults);
         }
-        let keys = self.manager.keys(role);
-        let key = self.dice.pick(&keys)?;
-        self.manager.begin(role, key, &self.api);
+        let choice = self.dice.below(self.manager.due(role));
+        self.manager.begin(role, choice, &self.api);
         None
     }
 
@@ -223,9 +280,7 @@ impl World {
     fn restart(&mut self) -> Option<String> {
         let name = match self.dice.below(3) {
             0 => {
-                let signs = std::mem::take(&mut self.manager.signs);
                 self.manager = Manager::start(&self.api);
-                self.manager.signs = signs;
                 "the controllers"
             }
             1 => {
@@ -233,7 +288,7 @@ impl World {
                 "the scheduler"
             }
             _ => {
-                self.garbage = Garbage::default();
+                self.garbage = Garbage::start(&self.api);
                 "the garbage collector"
             }
         };
@@ -261,7 +316,7 @@ impl World {
             format!("{name} returns")
         };
         let seconds = [1, 10, 45, 80][self.dice.below(4)];
-        self.tick(seconds);
+        self.pass(SignedDuration::from_secs(seconds));
         Some(said)
     }
 
@@ -283,7 +338,6 @@ impl World {
     }
 
     pub fn number(&self, kind: &'static str, name: &str, path: &str) -> u64 {
-        let object = self.api.get(kind, name);
-        object.and_then(|object| object.value.pointer(path)).and_then(Value::as_u64).unwrap_or(0)
+        self.api.get(kind, name).map_or(0, |object| object.number(path))
     }
 }

@@ -24,6 +24,15 @@ enum Task {
         /// Passed on: a benchmark's name and its options.
         args: Vec<String>,
     },
+    /// Random histories of a simulated cluster; each seed tells the same one again.
+    Sim {
+        /// How many.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// The first of them; with `--seeds 1` this one alone.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// The public Kubernetes conformance suite against a Tug cluster, where it has been built.
     Conformance(conformance::Options),
 }
@@ -37,6 +46,9 @@ fn main() -> Result<()> {
             run::cargo(&["build", "--release", "--package", "bench"])?;
             let words: Vec<&str> = args.iter().map(String::as_str).collect();
             run::program(run::target("release").join("bench"), &words)
+        }
+        Task::Sim { seeds, seed } => {
+            run::cargo(&["run", "--package", "sim", "--", &seeds.to_string(), &seed.to_string()])
         }
         Task::Conformance(options) => conformance::run(&options),
     }

@@ -1,0 +1,33 @@
+//! Lives through the histories of many seeds and tells those that broke a law.
+
+use std::process::ExitCode;
+
+/// Seeds of the long run.
+const SEEDS: u64 = 10_000;
+
+/// Pods of the ReplicaSets of which one dies.
+const SIZES: [usize; 3] = [100, 1_000, 10_000];
+
+/// `sim [SEEDS [FIRST]]`, or `sim scale`.
+fn main() -> ExitCode {
+    if std::env::args().any(|word| word == "scale") {
+        for size in SIZES {
+            println!("{size} pods, one dies: {:?}", sim::death_of_one(size));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let (seeds, first) = (numbers.first().copied().unwrap_or(SEEDS), numbers.get(1).copied().unwrap_or(0));
+    let (mut failed, mut writes, start) = (0, 0, std::time::Instant::now());
+    for seed in first..first + seeds {
+        match sim::run(seed) {
+            Ok(summary) => writes += summary.writes,
+            Err(failure) => {
+                failed += 1;
+                println!("{failure}\n");
+            }
+        }
+    }
+    println!("{seeds} seeds from {first}: {failed} failed, {writes} writes, {} s", start.elapsed().as_secs());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

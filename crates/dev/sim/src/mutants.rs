@@ -1,0 +1,38 @@
+//! Components that do one thing wrong: a law that no mutant breaks proves nothing.
+
+/// What one component of the simulated cluster does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// ReplicaSets are planned without waiting for the caches to show what was written.
+    ForgetsItsWrites,
+    /// DaemonSets are.
+    ForgetsItsDaemons,
+    /// Deployments believe that every pod is available.
+    BelievesAllAvailable,
+    /// The API server evicts also when the budget says no.
+    EvictsAnyway,
+    /// Jobs' pods are freed before they are recorded.
+    FreesBeforeCounting,
+    /// Jobs are not counted at all.
+    CountsNothing,
+    /// Indexes that failed often enough are tried again.
+    RetriesFailedIndexes,
+    /// Pods of silent nodes are deleted by force.
+    DeletesByForce,
+    /// The API server binds a pod that has a node, and the scheduler tries again what succeeded.
+    BindsTwice,
+    /// The scheduler takes nodes for ten times as large as they are.
+    Overcommits,
+    /// Victims are taken whatever their priority.
+    PreemptsAnybody,
+    /// Nobody collects garbage.
+    LeavesOrphans,
+    /// A Deployment is written at each reconcile.
+    WritesAlways,
+    /// A ReplicaSet is not woken by its pods.
+    HearsNoPods,
+    /// A reconcile asks to be called again although nothing is left to do.
+    NeverRests,
+    /// A CronJob starts a Job for each time that was missed, whatever is running.
+    StartsAnyway,
+}

@@ -1,0 +1,47 @@
+//! Each law can fail: a component that does one thing wrong breaks it within a few histories.
+
+use sim::{Mutant, run_with};
+
+/// Histories that a mutant may survive.
+const SEEDS_MAX: u64 = 60;
+
+/// Some history of the mutant ends with a failure of this law.
+fn breaks(mutant: Mutant, law: &str) {
+    let failures = (0..SEEDS_MAX).filter_map(|seed| run_with(seed, Some(mutant)).err());
+    let mut others = Vec::new();
+    for failure in failures {
+        if failure.why.contains(law) {
+            return;
+        }
+        others.push(failure.why);
+    }
+    panic!("{mutant:?} does not break {law:?} in {SEEDS_MAX} histories, but {others:#?}");
+}
+
+macro_rules! mutants {
+    ($($name:ident: $mutant:ident breaks $law:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            breaks(Mutant::$mutant, $law);
+        }
+    )*};
+}
+
+mutants! {
+    a_law_fires_when_sets_forget_their_writes: ForgetsItsWrites breaks "of the Deployment, at most";
+    a_law_fires_when_daemon_sets_forget_their_writes: ForgetsItsDaemons breaks "two daemons";
+    a_law_fires_when_unready_pods_count: BelievesAllAvailable breaks "are available, at least";
+    a_law_fires_when_the_server_evicts_anyway: EvictsAnyway breaks "the budget says";
+    a_law_fires_when_pods_are_freed_too_early: FreesBeforeCounting breaks "freed before it was counted";
+    a_law_fires_when_nobody_counts: CountsNothing breaks "was not counted";
+    a_law_fires_when_failed_indexes_go_on: RetriesFailedIndexes breaks "retries are meant";
+    a_law_fires_when_silent_nodes_lose_pods_by_force: DeletesByForce breaks "runs on";
+    a_law_fires_when_a_pod_is_bound_twice: BindsTwice breaks "was on";
+    a_law_fires_when_nodes_look_larger: Overcommits breaks "overcommitted";
+    a_law_fires_when_the_important_are_pushed_out: PreemptsAnybody breaks "of the highest priority";
+    a_law_fires_when_garbage_stays: LeavesOrphans breaks "orphan";
+    a_law_fires_when_something_is_always_written: WritesAlways breaks "spins";
+    a_law_fires_when_a_change_wakes_nobody: HearsNoPods breaks "was not woken";
+    a_law_fires_when_a_timer_never_ends: NeverRests breaks "never comes to rest";
+    a_law_fires_when_a_cron_job_starts_a_second: StartsAnyway breaks "run at once";
+}
