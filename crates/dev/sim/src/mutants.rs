@@ -17,7 +17,7 @@ pub enum Mutant {
     CountsNothing,
     /// Indexes that failed often enough are tried again.
     RetriesFailedIndexes,
-    /// Pods of silent nodes are deleted by force.
+    /// Pods of silent nodes and of StatefulSets are deleted by force.
     DeletesByForce,
     /// The API server binds a pod that has a node, and the scheduler tries again what succeeded.
     BindsTwice,

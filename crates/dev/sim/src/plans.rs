@@ -220,7 +220,7 @@ impl Manager {
                 plan.steps.splice(0..0, freed);
             }
             (Mutant::CountsNothing, Role::Job, 1) => *plan = Plan::default(),
-            (Mutant::DeletesByForce, Role::NodeLifecycle, _) => {
+            (Mutant::DeletesByForce, Role::NodeLifecycle | Role::StatefulSet, _) => {
                 for step in plan.steps.iter_mut().chain(&mut plan.batch) {
                     if let Op::Delete { grace, .. } = &mut step.op {
                         *grace = Some(0);

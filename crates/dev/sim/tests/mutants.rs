@@ -35,7 +35,7 @@ mutants! {
     a_law_fires_when_pods_are_freed_too_early: FreesBeforeCounting breaks "freed before it was counted";
     a_law_fires_when_nobody_counts: CountsNothing breaks "was not counted";
     a_law_fires_when_failed_indexes_go_on: RetriesFailedIndexes breaks "retries are meant";
-    a_law_fires_when_silent_nodes_lose_pods_by_force: DeletesByForce breaks "runs on";
+    a_law_fires_when_pods_are_deleted_by_force: DeletesByForce breaks "runs on";
     a_law_fires_when_a_pod_is_bound_twice: BindsTwice breaks "was on";
     a_law_fires_when_nodes_look_larger: Overcommits breaks "overcommitted";
     a_law_fires_when_the_important_are_pushed_out: PreemptsAnybody breaks "of the highest priority";
