@@ -21,6 +21,7 @@ pub fn kind() -> Kind {
 }
 
 fn default(object: &mut Value) {
+    super::drop_carried(object);
     let Some(spec) = child(object, "spec") else { return };
     fill(spec, "minReplicas", 1);
     if list(spec, "metrics").is_empty() {

@@ -43,10 +43,7 @@ fn to_stored(scaler: &mut Value) {
     let (others, behavior) = (annotation(METRICS), annotation(BEHAVIOR).map(|all| renamed(&all, lower)));
     let (current, conditions) = (annotation(CURRENT), annotation(CONDITIONS));
     let mut metrics: Vec<Value> = others.iter().flat_map(|others| others.as_array()).flatten().map(newer).collect();
-    let annotations = child(scaler, "metadata").and_then(|metadata| child(metadata, "annotations"));
-    if let Some(annotations) = annotations {
-        [METRICS, BEHAVIOR, CURRENT, CONDITIONS].into_iter().for_each(|key| remove(annotations, key));
-    }
+    super::drop_carried(scaler);
     if let Some(spec) = child(scaler, "spec") {
         if let Some(percent) = spec["targetCPUUtilizationPercentage"].as_i64() {
             let target = json!({"type": "Utilization", "averageUtilization": percent});
