@@ -41,7 +41,7 @@ enum Verb {
     Token(token::Options),
     /// Print the administrator's kubeconfig.
     Kubeconfig(kubeconfig::Options),
-    /// What stands in the way of a pod, node, workload or namespace, and what would help.
+    /// What stands in the way of a pod, workload, claim, Service, Ingress, node or namespace, and what would help.
     Why(why::Options),
     /// Images of local nodes.
     Image(image::Options),

@@ -88,7 +88,9 @@ impl Part<'_> {
         self.status.pointer("/state/running")?;
         let steady = since(self.status, "/state/running/startedAt", self.facts.now).unwrap_or(STEADY_AFTER);
         let restarts = number(self.status, "/restartCount").unwrap_or(0);
-        if restarts > 0 && steady < STEADY_AFTER && self.status.pointer("/lastState/terminated").is_some() {
+        // `Unknown`: its node or runtime went down under it, which is no fault of its own.
+        let ended = self.status.pointer("/lastState/terminated").filter(|last| text(last, "/reason") != "Unknown");
+        if restarts > 0 && steady < STEADY_AFTER && ended.is_some() {
             return self.ended(true);
         }
         if self.is_init && !self.is_sidecar() {
@@ -127,6 +129,9 @@ impl Part<'_> {
         let code = number(last, "/exitCode").unwrap_or(0);
         let restarts = number(self.status, "/restartCount").unwrap_or(0);
         let (verb, times) = match (again, restarts) {
+            (true, 1) if self.status.pointer("/state/running").is_some() => {
+                ("ended a short while ago and runs again", String::new())
+            }
             (true, 1) => ("ends again and again", " (1 restart so far)".to_owned()),
             (true, count) if count > 0 => ("ends again and again", format!(" ({count} restarts so far)")),
             _ => ("ended", String::new()),

@@ -4,21 +4,30 @@
 //! which the others depend comes first.
 
 mod cause;
+mod claim;
 mod container;
 mod ending;
 mod image;
+mod ingress;
 mod namespace;
 mod node;
 mod pending;
 mod pod;
+mod policy;
 mod probe;
+mod service;
 mod view;
 mod words;
 mod workload;
 
 pub use cause::{Cause, Report};
+pub use claim::{ClaimFacts, claim, claim_of, claim_state, uses_claim};
+pub use ingress::{Backend, Certificate, IngressFacts, backend_names, certificate_names, ingress, ingress_state};
 pub use namespace::{NamespaceFacts, namespace};
 pub use node::{NodeFacts, node};
 pub use pending::{NodeAnswer, Placement};
 pub use pod::{Claim, PodFacts, pod, state as pod_state, wants_logs, worst};
+pub use service::{
+    Attempt, Caller, ServiceFacts, destinations, makes_pods_of, selected, service, service_alone, wants_attempts,
+};
 pub use workload::{WorkloadFacts, workload};

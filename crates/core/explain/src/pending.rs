@@ -14,6 +14,9 @@ use crate::view::{
 
 /// Up to this many nodes are shown one by one.
 const NODES_SHOWN_MAX: usize = 5;
+/// The cluster itself sets taints of this domain.
+const OWN_TAINTS: &str = "node.kubernetes.io/";
+const CORDON_TAINT: &str = "node.kubernetes.io/unschedulable";
 /// How long a scheduler may take before it is taken not to run, in seconds.
 const SCHEDULER_ANSWERS_WITHIN: i64 = 5;
 
@@ -48,7 +51,10 @@ pub(crate) fn causes(facts: &PodFacts<'_>) -> Vec<Cause> {
         return vec![Cause::new(what, help).seen(told(facts)).run(command)];
     }
     let mut causes = claims(facts);
-    causes.extend(nodes(facts));
+    // Without its claims no node takes it: that all of them say so adds nothing.
+    let of_claims = |cause: &Cause| cause.cause.to_lowercase().contains("unbound immediate persistentvolumeclaim");
+    let known = !causes.is_empty();
+    causes.extend(nodes(facts).into_iter().filter(|cause| !known || !of_claims(cause)));
     causes
 }
 
@@ -73,15 +79,11 @@ pub(crate) fn claims(facts: &PodFacts<'_>) -> Vec<Cause> {
             );
             continue;
         };
-        if phase != "Bound" {
-            let class = if claim.class.is_empty() { "no storage class" } else { &claim.class };
-            let what =
-                format!("its PersistentVolumeClaim {:?} is {phase}: no volume is bound to it ({class})", claim.name);
-            causes.push(
-                Cause::new(what, "create a PersistentVolume that fits, or name a storage class whose provisioner runs")
-                    .seen(told(facts))
-                    .run(format!("kubectl describe pvc {} -n {space}", claim.name)),
-            );
+        if phase != "Bound"
+            && let Some(cause) = claim.causes.first()
+        {
+            let of_claim = cause.clone().of(&format!("its PersistentVolumeClaim {:?} is {phase}", claim.name));
+            causes.push(of_claim.seen(told(facts)));
         }
     }
     causes
@@ -89,6 +91,8 @@ pub(crate) fn claims(facts: &PodFacts<'_>) -> Vec<Cause> {
 
 fn nodes(facts: &PodFacts<'_>) -> Vec<Cause> {
     let Some(placement) = facts.placement else { return unseen(facts) };
+    let placement = &told_once(facts, placement);
+    let facts = &PodFacts { placement: Some(placement), ..*facts };
     if placement.nodes.is_empty() {
         let cause = Cause::new(
             "the cluster has no nodes",
@@ -110,17 +114,23 @@ fn nodes(facts: &PodFacts<'_>) -> Vec<Cause> {
     causes
 }
 
+/// The placement with what says the same twice taken out: a cordoned node also has a taint that says so.
+fn told_once(facts: &PodFacts<'_>, placement: &Placement) -> Placement {
+    let mut placement = placement.clone();
+    for node in &mut placement.nodes {
+        let cordoned = node.reasons.iter().any(|reason| reason.contains("unschedulable"));
+        let object = facts.nodes.unwrap_or_default().iter().find(|object| name(object) == node.name);
+        if cordoned && object.is_some_and(|object| untolerated(facts.pod, object).next().is_none()) {
+            node.reasons.retain(|reason| !reason.contains("untolerated taint"));
+        }
+    }
+    placement
+}
+
 /// Nodes that the pod does not choose, and nodes that are kept for others, have little to do with its trouble, unless
 /// all are such: what the remaining ones say comes first, and of that what most of them say.
 fn ranked<'a>(facts: &PodFacts<'_>, placement: &'a Placement) -> Vec<&'a str> {
-    let for_others: BTreeSet<&str> = kept_for_others(facts).into_iter().collect();
-    let chosen = |node: &&NodeAnswer| !node.reasons.iter().any(|reason| is_about_selection(reason));
-    let open = |node: &&NodeAnswer| !for_others.contains(node.name.as_str());
-    let narrowed = |nodes: Vec<&'a NodeAnswer>, keep: &dyn Fn(&&'a NodeAnswer) -> bool| {
-        let kept: Vec<&NodeAnswer> = nodes.iter().copied().filter(keep).collect();
-        if kept.is_empty() { nodes } else { kept }
-    };
-    let nearest = narrowed(narrowed(placement.nodes.iter().collect(), &chosen), &open);
+    let nearest = nearest(facts, placement);
     let mut ranked: Vec<(u8, std::cmp::Reverse<usize>, usize, &str)> = Vec::new();
     for reason in placement.nodes.iter().flat_map(|node| &node.reasons) {
         if ranked.iter().any(|(.., other)| other == reason) {
@@ -136,24 +146,44 @@ fn ranked<'a>(facts: &PodFacts<'_>, placement: &'a Placement) -> Vec<&'a str> {
     ranked.into_iter().map(|(.., reason)| reason).collect()
 }
 
-/// Names of nodes with a taint that people set and that the pod does not tolerate; the cluster's own taints are troubles.
-fn kept_for_others<'a>(facts: &PodFacts<'a>) -> Vec<&'a str> {
-    let by_people = |taint: &Value| !text(taint, "/key").starts_with("node.kubernetes.io/");
-    let kept = |node: &&Value| own_taints(node).any(by_people);
-    let placement = facts.placement.map_or(&[][..], |placement| &placement.nodes);
-    let refuses =
-        |name: &str| placement.iter().any(|node| node.name == name && node.reasons.iter().any(|r| r.contains("taint")));
-    let nodes = facts.nodes.unwrap_or_default().iter();
-    nodes.filter(kept).map(name).filter(|name| refuses(name)).collect()
+fn nearest<'a>(facts: &PodFacts<'_>, placement: &'a Placement) -> Vec<&'a NodeAnswer> {
+    let for_others: BTreeSet<&str> = facts
+        .nodes
+        .unwrap_or_default()
+        .iter()
+        // The cluster's own taints tell of trouble.
+        .filter(|node| untolerated(facts.pod, node).any(|taint| !text(taint, "/key").starts_with(OWN_TAINTS)))
+        .map(name)
+        .collect();
+    let chosen = |node: &&NodeAnswer| !node.reasons.iter().any(|reason| is_about_selection(reason));
+    let open = |node: &&NodeAnswer| !for_others.contains(node.name.as_str());
+    let narrowed = |nodes: Vec<&'a NodeAnswer>, keep: &dyn Fn(&&'a NodeAnswer) -> bool| {
+        let kept: Vec<&NodeAnswer> = nodes.iter().copied().filter(keep).collect();
+        if kept.is_empty() { nodes } else { kept }
+    };
+    narrowed(narrowed(placement.nodes.iter().collect(), &chosen), &open)
 }
 
 fn is_about_selection(reason: &str) -> bool {
     reason.contains("affinity/selector") || reason.contains("[NodeAffinity]")
 }
 
-/// Taints that keep pods out.
-fn own_taints(node: &Value) -> impl Iterator<Item = &Value> {
-    list(node, "/spec/taints").iter().filter(|taint| text(taint, "/effect") != "PreferNoSchedule")
+/// Taints of a node that keep the pod out; the one of a cordon is told as a cordon.
+fn untolerated<'a>(pod: &Value, node: &'a Value) -> impl Iterator<Item = &'a Value> {
+    let cordoned = node.pointer("/spec/unschedulable").and_then(Value::as_bool) == Some(true);
+    list(node, "/spec/taints").iter().filter(move |taint| {
+        let is_cordon = cordoned && text(taint, "/key") == CORDON_TAINT;
+        !is_cordon && text(taint, "/effect") != "PreferNoSchedule" && !is_tolerated(pod, taint)
+    })
+}
+
+fn is_tolerated(pod: &Value, taint: &Value) -> bool {
+    list(pod, "/spec/tolerations").iter().any(|toleration| {
+        let same = |path: &str| text(toleration, path) == text(taint, path);
+        let exists = text(toleration, "/operator") == "Exists";
+        let key = same("/key") || (exists && text(toleration, "/key").is_empty());
+        key && (exists || same("/value")) && (text(toleration, "/effect").is_empty() || same("/effect"))
+    })
 }
 
 /// The nodes that refuse the pod for this reason.
@@ -247,7 +277,8 @@ fn of_reason(facts: &PodFacts<'_>, placement: &Placement, reason: &str, all: usi
         return selector(facts, &objects, share);
     }
     if reason.contains("untolerated taint") {
-        return taints(&objects, share);
+        let nearest: Vec<&str> = nearest(facts, placement).iter().map(|node| node.name.as_str()).collect();
+        return taints(facts.pod, &objects, &nearest, share);
     }
     if reason.contains("unschedulable") {
         let first = objects.first().map(|node| name(node)).unwrap_or_default();
@@ -283,6 +314,25 @@ fn relation(reason: &str, share: Share) -> Cause {
             "its pod affinity finds no pod to be with on",
             "start the pods it wants to be with, or weaken the rule to preferred",
         )
+    } else if reason.contains("volume node affinity conflict") || reason.contains("no available volume zone") {
+        (
+            "a volume that it uses cannot be reached from",
+            "make room where the volume is, or delete its claim and make it anew",
+        )
+    } else if reason.contains("available persistent volumes to bind") {
+        (
+            "its claims find no volume on",
+            "create volumes there that fit its claims, or use a class whose provisioner makes them",
+        )
+    } else if reason.contains("enough free storage") {
+        (
+            "the storage that its claims ask for is not free on",
+            "ask for less, remove volumes that are not needed, or add storage",
+        )
+    } else if reason.contains("max volume count") {
+        ("as many volumes as may be are attached to", "delete pods with volumes there, or add a node")
+    } else if reason.contains("ReadWriteOncePod") {
+        ("another pod uses its ReadWriteOncePod claim, say", "delete that pod, or use a claim of its own")
     } else if reason.contains("missing required label") {
         ("its topologySpreadConstraints need a label that is not on", "label the nodes with the topologyKey")
     } else if reason.contains("topology spread") {
@@ -385,24 +435,25 @@ fn selector(facts: &PodFacts<'_>, nodes: &[&Value], share: Share) -> Cause {
     cause.run(format!("kubectl label node {nearest} {}{overwrite}", lacking.join(" ")))
 }
 
-fn taints(nodes: &[&Value], share: Share) -> Cause {
+fn taints(pod: &Value, nodes: &[&Value], nearest: &[&str], share: Share) -> Cause {
     let mut by_taint: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
     for node in nodes {
-        for taint in own_taints(node) {
+        for taint in untolerated(pod, node) {
             let (key, value) = (text(taint, "/key"), text(taint, "/value"));
             let full = if value.is_empty() { key.to_owned() } else { format!("{key}={value}") };
             let key = (format!("{full}:{}", text(taint, "/effect")), key.to_owned());
             by_taint.entry(key).or_default().push(name(node));
         }
     }
-    let most = by_taint.iter().max_by_key(|(_, nodes)| nodes.len());
+    let is_near = |nodes: &[&str]| nodes.iter().filter(|node| nearest.contains(node)).count();
+    let most = by_taint.iter().max_by_key(|(_, nodes)| (is_near(nodes), nodes.len()));
     let Some(((taint, key), on)) = most else {
         return Cause::new(format!("{share} had a taint that it does not tolerate"), "look again: the taint is gone");
     };
     let first = on.first().copied().unwrap_or_default();
     let lines = by_taint.iter().map(|((taint, _), nodes)| format!("taint {taint} on {}", some(nodes.iter().copied())));
     let what = format!("{} it out by the taint {taint}, which it does not tolerate", share.does("keeps", "keep"));
-    let (help, command) = match key.strip_prefix("node.kubernetes.io/") {
+    let (help, command) = match key.strip_prefix(OWN_TAINTS) {
         Some(trouble) => (
             format!("mend the node: the cluster itself sets this taint while a node is {}", trouble.replace('-', " ")),
             format!("tug why node {first}"),

@@ -23,6 +23,8 @@ pub struct Claim {
     /// `Bound`, `Pending`, ...; nothing where there is no such claim.
     pub phase: Option<String>,
     pub class: String,
+    /// What stands in its way, as far as it was looked into.
+    pub causes: Vec<Cause>,
 }
 
 /// What is known of a pod.
@@ -147,13 +149,7 @@ fn failed(facts: &PodFacts<'_>) -> Vec<Cause> {
     let on = text(facts.pod, "/spec/nodeName");
     let disruption = condition_is(facts.pod, "DisruptionTarget", "True");
     let whole = match reason {
-        "Evicted" => Some(
-            Cause::new(
-                format!("its node {on} evicted it: {}", evicted(message)),
-                "give it requests (or an ephemeral-storage limit) that are what it uses, and see what fills the node",
-            )
-            .run(format!("tug why node {on}")),
-        ),
+        "Evicted" => Some(evicted(on, message)),
         "DeadlineExceeded" => {
             let limit = number(facts.pod, "/spec/activeDeadlineSeconds").unwrap_or(0);
             let what = format!("it ran for longer than its activeDeadlineSeconds of {limit}");
@@ -179,11 +175,22 @@ fn failed(facts: &PodFacts<'_>) -> Vec<Cause> {
     causes
 }
 
-fn evicted(message: &str) -> String {
-    match message.split_once("low on resource: ") {
-        Some((_, rest)) => format!("the node was short of {}", rest.split(['.', ' ']).next().unwrap_or(rest)),
-        None => short(message),
+fn evicted(on: &str, message: &str) -> Cause {
+    if let Some((_, rest)) = message.split_once("low on resource: ") {
+        let resource = rest.split(['.', ' ']).next().unwrap_or(rest);
+        let what = format!("its node {on} evicted it: the node was short of {resource}");
+        let help = format!("give it a request of {resource} that is what it uses, and see what fills the node");
+        return Cause::new(what, help).run(format!("tug why node {on}"));
     }
+    let what = format!("its node {on} evicted it: {}", short(message).trim_end_matches('.'));
+    let help = if message.contains("EmptyDir volume") {
+        "raise the sizeLimit of that emptyDir volume, or let it write less"
+    } else if message.contains("ephemeral local storage") {
+        "raise its limit of ephemeral-storage, or let it write less to its own files and logs"
+    } else {
+        "mend what the message names"
+    };
+    Cause::new(what, help)
 }
 
 fn refused(on: &str, message: &str) -> Cause {
@@ -259,6 +266,9 @@ fn setting_up(facts: &PodFacts<'_>) -> Vec<Cause> {
         return vec![cause.seen(event_line(event))];
     }
     if let Some(event) = event(facts.events, "FailedCreatePodSandBox") {
+        if let Some(cause) = no_memory_for_sandbox(facts, text(event, "/message")) {
+            return vec![cause.seen(event_line(event))];
+        }
         let what = "the node cannot set up the pod's network and namespaces";
         let help = "see the node's log, and whether the pod's settings (sysctls, runtimeClassName) are known there";
         return vec![Cause::new(what, help).seen(event_line(event)).run(describe)];
@@ -279,6 +289,20 @@ fn setting_up(facts: &PodFacts<'_>) -> Vec<Cause> {
         return vec![Cause::new(what, "wait; a smaller image, or one that is on the node, starts faster").seen(seen)];
     }
     Vec::new()
+}
+
+/// The limits of its containers are those of the pod's own cgroup, in which also its sandbox has to find room.
+fn no_memory_for_sandbox(facts: &PodFacts<'_>, message: &str) -> Option<Cause> {
+    if !message.contains("cannot allocate memory") && !message.contains("memory limit too low") {
+        return None;
+    }
+    let limits = list(facts.pod, "/spec/containers").iter().filter_map(|container| {
+        let limit = text(container, "/resources/limits/memory");
+        Some((limit.parse::<meta::quantity::Quantity>().ok()?, limit))
+    });
+    let (_, limit) = limits.min()?;
+    let what = format!("its memory limit of {limit} is too small even for the start");
+    Some(Cause::new(what, format!("raise resources.limits.memory well above {limit}")))
 }
 
 fn gates(facts: &PodFacts<'_>) -> Vec<Cause> {

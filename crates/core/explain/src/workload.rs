@@ -168,18 +168,16 @@ fn denial(facts: &WorkloadFacts<'_>) -> Option<Cause> {
         }
         _ => return None,
     };
-    Some(
-        denied(message, namespace(facts.object))
-            .seen(condition.as_ref().map(condition_line).unwrap_or_default())
-            .seen(event.map(event_line).unwrap_or_default()),
-    )
+    let seen = condition.as_ref().map(condition_line).or_else(|| event.map(event_line));
+    Some(denied(message, namespace(facts.object)).seen(seen.unwrap_or_default()))
 }
 
 /// What a refusal to create a pod says, and what helps.
 pub(crate) fn denied(message: &str, space: &str) -> Cause {
     if let Some((_, rest)) = message.split_once("exceeded quota: ") {
         let quota = rest.split(',').next().unwrap_or(rest).trim();
-        let what = format!("the quota {quota:?} of {space} denies more pods: {}", short(rest));
+        let amounts = rest.split_once(',').map_or(rest, |(_, amounts)| amounts);
+        let what = format!("the quota {quota:?} of {space} denies more pods: {}", short(amounts));
         return Cause::new(what, "raise the quota, ask for less, or delete what is not needed")
             .run(format!("kubectl describe quota {quota} -n {space}"));
     }
@@ -190,9 +188,11 @@ pub(crate) fn denied(message: &str, space: &str) -> Cause {
             .run(format!("kubectl describe quota {quota} -n {space}"));
     }
     let with = |what: String, help: &str, command: String| Cause::new(what, help).run(command);
+    // Which pod was refused does not matter: it was given a name only for the refusal.
+    let said = message.split_once("is forbidden: ").map_or(message, |(_, said)| said);
     if message.contains("violates PodSecurity") {
         let rest = message.split("violates PodSecurity").nth(1).unwrap_or_default();
-        let what = format!("the Pod Security Standard of {space} denies its pods:{}", short(&format!(" {rest}")));
+        let what = format!("the Pod Security Standard of {space} denies its pods: {}", short(rest));
         let help =
             "set the securityContext fields that the message names, or let the namespace enforce a weaker standard";
         return with(what, help, format!("kubectl get namespace {space} --show-labels"));
@@ -206,18 +206,32 @@ pub(crate) fn denied(message: &str, space: &str) -> Cause {
         );
     }
     if message.contains("per Container is") || message.contains("per Pod is") {
-        let what = format!("a LimitRange of {space} denies its pods: {}", short(message));
+        let what = format!("a LimitRange of {space} denies its pods: {}", short(said));
         return with(
             what,
             "ask for an amount within the range, or change it",
             format!("kubectl describe limitrange -n {space}"),
         );
     }
-    if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") {
-        let what = format!("admission denies its pods: {}", short(message));
-        return Cause::new(what, "change the template as the message asks, or the policy that denies it");
+    let help = "change the template as the message asks, or the policy that denies it";
+    if let Some((_, rest)) = message.split_once("ValidatingAdmissionPolicy '") {
+        let policy = rest.split('\'').next().unwrap_or_default();
+        let text = rest.split_once("denied request: ").map_or(rest, |(_, text)| text);
+        let what = format!("the ValidatingAdmissionPolicy {policy} denies its pods: {}", short(text));
+        return with(what, help, format!("kubectl describe validatingadmissionpolicy {policy}"));
     }
-    let what = format!("its pods are refused by the API server: {}", short(message));
+    if let Some((_, rest)) = message.split_once("admission webhook ") {
+        let what = format!("the admission webhook {}", short(rest));
+        let command = "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations";
+        return with(what, help, command.to_owned());
+    }
+    if let Some((_, rest)) = message.split_once("failed calling webhook ") {
+        let what = format!("an admission webhook does not answer, and its pods wait for it: {}", short(rest));
+        let help = "bring up what serves the webhook, or delete its configuration";
+        let command = "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations";
+        return with(what, help, command.to_owned());
+    }
+    let what = format!("its pods are refused by the API server: {}", short(said));
     Cause::new(what, "change the template as the message asks")
 }
 

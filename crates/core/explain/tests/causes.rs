@@ -86,6 +86,17 @@ fn containers_that_end() {
         "container \"app\" ends again and again (4 restarts so far): its command ends with success, but it is to run for good",
         &["make it a Job"],
     );
+    let again = |reason: &str| {
+        let last = json!({"terminated": {"reason": reason, "exitCode": 3}});
+        let state = json!({"running": {"startedAt": "2026-01-01T00:09:50Z"}});
+        running(json!({}), json!({"ready": true, "restartCount": 1, "state": state, "lastState": last}))
+    };
+    check(
+        &ask(&again("Error"), &[], None, ""),
+        "container \"app\" ended a short while ago and runs again: exit code 3, an error of the program",
+        &["--previous"],
+    );
+    assert_eq!(ask(&again("Unknown"), &[], None, ""), [], "its node went down under it");
     let limited = json!({"containers": [{"name": "app", "resources": {"limits": {"memory": "16Mi"}}}]});
     let mut greedy = running(limited, ended("OOMKilled", 137, ""));
     greedy["metadata"]["labels"] = json!({"pod-template-hash": "abc"});
@@ -142,6 +153,13 @@ fn containers_that_are_not_made() {
         &unmade("couldn't find key color in Secret a/paint"),
         "container \"app\" cannot be made: the Secret \"paint\" has no key \"color\"",
         &["kubectl edit secret paint -n a"],
+    );
+    let limits = json!({"containers": [{"name": "app", "resources": {"limits": {"memory": "4k"}}}], "nodeName": "n1"});
+    let sandbox = event("FailedCreatePodSandBox", "mkdir /sys/fs/cgroup/memory/pod: cannot allocate memory: unknown");
+    check(
+        &ask(&a_pod(limits, json!({"phase": "Pending"})), &[sandbox], None, ""),
+        "its memory limit of 4k is too small even for the start",
+        &["event FailedCreatePodSandBox"],
     );
     let creating = waiting("ContainerCreating", "");
     let creating =
@@ -231,6 +249,12 @@ fn pods_without_a_node() {
         "it waits for its scheduling gate example.com/hold to be removed",
         &["kubectl patch pod p -n a"],
     );
+    let mut cordoned = placed(vec![answer("n1", "node(s) were unschedulable", 0)]);
+    cordoned.nodes[0].reasons.push("node(s) had untolerated taint(s)".to_owned());
+    let tolerant = json!({"tolerations": [{"key": "k", "operator": "Exists"}]});
+    let causes = ask(&pending(tolerant), &[], Some(&cordoned), "");
+    check(&causes, "the only node takes no new pods: cordoned (n1)", &[]);
+    assert_eq!(causes.len(), 1, "the taint of a cordon is not told again: {causes:?}");
     let for_others = "node(s) had untolerated taint(s)";
     let meant = placed(vec![
         answer("n0", "node(s) didn't match Pod's node affinity/selector", 90_000),
@@ -269,6 +293,13 @@ fn what_was_evicted_or_does_not_go() {
     let message = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. ";
     let evicted = a_pod(json!({"nodeName": "n1"}), json!({"phase": "Failed", "reason": "Evicted", "message": message}));
     check(&ask(&evicted, &[], None, ""), "its node n1 evicted it: the node was short of memory", &["tug why node n1"]);
+    let message = "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". ";
+    let evicted = a_pod(json!({"nodeName": "n1"}), json!({"phase": "Failed", "reason": "Evicted", "message": message}));
+    check(
+        &ask(&evicted, &[], None, ""),
+        "its node n1 evicted it: Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\"",
+        &["raise the sizeLimit"],
+    );
     let mut held = a_pod(json!({}), json!({"phase": "Pending"}));
     held["metadata"]["deletionTimestamp"] = json!(MADE);
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
@@ -279,12 +310,19 @@ fn what_was_evicted_or_does_not_go() {
     );
     let message = "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances";
     let condition = json!({"type": "NamespaceFinalizersRemaining", "status": "True", "message": message});
-    let object = json!({"metadata": {"name": "a", "deletionTimestamp": MADE}, "status": {"conditions": [condition]}});
+    let left = "Some resources are remaining: configmaps. has 1 resource instances, widgets.example.com has 2 resource instances";
+    let remaining = json!({"type": "NamespaceContentRemaining", "status": "True", "message": left});
+    let failure = json!({"type": "NamespaceDeletionContentFailure", "status": "True",
+        "message": "Failed to delete all resource types, 1 remaining: unexpected items still remain in namespace: a"});
+    let conditions = [condition, remaining, failure];
+    let object = json!({"metadata": {"name": "a", "deletionTimestamp": MADE}, "status": {"conditions": conditions}});
+    let all = namespace(&NamespaceFacts { namespace: &object, troubles: &[] });
+    assert_eq!(all.len(), 1, "that something is left is told once: {all:?}");
     check(
-        &namespace(&NamespaceFacts { namespace: &object, troubles: &[] }),
+        &all,
         "it was deleted, and what is left in it is kept by the finalizer example.com/hold, which the controller of \
          example.com removes",
-        &["NamespaceFinalizersRemaining=True"],
+        &["NamespaceFinalizersRemaining=True", "kubectl get configmaps,widgets.example.com -n a -o yaml"],
     );
 }
 
@@ -316,9 +354,28 @@ fn workloads_tell_of_their_pods_and_of_denials() {
     let facts = WorkloadFacts { kind: "Deployment", object: &web, worst: None, ..facts };
     check(
         &workload(&facts),
-        "the quota \"small\" of a denies more pods: small, requested: pods=1, used: pods=2, limited: pods=2",
+        "the quota \"small\" of a denies more pods: requested: pods=1, used: pods=2, limited: pods=2",
         &["kubectl describe quota small -n a"],
     );
+    for (said, told) in [
+        (
+            "maximum memory usage per Container is 64Mi, but limit is 1Gi",
+            "a LimitRange of a denies its pods: maximum memory usage per Container is 64Mi, but limit is 1Gi",
+        ),
+        (
+            "ValidatingAdmissionPolicy 'team' with binding 'b' denied request: every pod names its team",
+            "the ValidatingAdmissionPolicy team denies its pods: every pod names its team",
+        ),
+        (
+            "violates PodSecurity \"restricted:latest\": privileged (c)",
+            "the Pod Security Standard of a denies its pods: \"restricted:latest\": privileged (c)",
+        ),
+    ] {
+        let message = format!("pods \"web-1-x\" is forbidden: {said}");
+        let condition = json!({"type": "ReplicaFailure", "status": "True", "message": message});
+        let web = json!({"metadata": {"name": "web", "namespace": "a"}, "status": {"conditions": [condition]}});
+        check(&workload(&WorkloadFacts { object: &web, ..facts }), told, &[]);
+    }
     let (good, bad) = (
         json!({"phase": "Pending"}),
         json!({"phase": "Running", "containerStatuses": [

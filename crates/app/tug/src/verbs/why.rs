@@ -1,8 +1,12 @@
 //! `tug why`: what stands in the way of an object, and the nearest change that would help.
 
+mod caller;
+mod certificate;
+mod claims;
 mod gather;
 mod reader;
 mod room;
+mod traffic;
 
 use anyhow::{Result, bail};
 use explain::Report;
@@ -10,6 +14,7 @@ use explain::Report;
 use crate::connect::Target;
 use reader::Reader;
 
+/// Ends with code 0 when it could answer, also when nothing stands in the way; `-o json` has an empty list of causes then.
 #[derive(clap::Args)]
 pub struct Options {
     #[command(flatten)]
@@ -20,6 +25,9 @@ pub struct Options {
     /// Namespace of the object; the kubeconfig's where not given.
     #[arg(short, long)]
     namespace: Option<String>,
+    /// For a Service: also whether network policies let this pod reach it.
+    #[arg(long, value_name = "[NAMESPACE/]POD")]
+    from: Option<String>,
     /// `json` for programs.
     #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
     output: String,
@@ -36,6 +44,13 @@ pub struct Kind {
     pub namespaced: bool,
 }
 
+impl Kind {
+    /// Whether it makes pods from a template.
+    pub fn is_workload(&self) -> bool {
+        self.api.starts_with("/apis/apps/") || self.api.starts_with("/apis/batch/") || *self == REPLICATION_CONTROLLER
+    }
+}
+
 const fn kind(
     name: &'static str,
     plural: &'static str,
@@ -50,6 +65,10 @@ pub const POD: Kind = kind("Pod", "pods", "po", "/api/v1", true);
 pub const NODE: Kind = kind("Node", "nodes", "no", "/api/v1", false);
 pub const NAMESPACE: Kind = kind("Namespace", "namespaces", "ns", "/api/v1", false);
 pub const REPLICA_SET: Kind = kind("ReplicaSet", "replicasets", "rs", "/apis/apps/v1", true);
+const REPLICATION_CONTROLLER: Kind = kind("ReplicationController", "replicationcontrollers", "rc", "/api/v1", true);
+pub const CLAIM: Kind = kind("PersistentVolumeClaim", "persistentvolumeclaims", "pvc", "/api/v1", true);
+pub const SERVICE: Kind = kind("Service", "services", "svc", "/api/v1", true);
+pub const INGRESS: Kind = kind("Ingress", "ingresses", "ing", "/apis/networking.k8s.io/v1", true);
 
 /// In the order in which a name without a kind is looked for.
 pub const KINDS: &[Kind] = &[
@@ -59,17 +78,23 @@ pub const KINDS: &[Kind] = &[
     kind("DaemonSet", "daemonsets", "ds", "/apis/apps/v1", true),
     kind("Job", "jobs", "job", "/apis/batch/v1", true),
     REPLICA_SET,
-    kind("ReplicationController", "replicationcontrollers", "rc", "/api/v1", true),
+    REPLICATION_CONTROLLER,
+    SERVICE,
+    INGRESS,
+    CLAIM,
     NODE,
     NAMESPACE,
 ];
 
 pub fn run(options: &Options) -> Result<()> {
     let (kind, name) = wanted(&options.object)?;
+    if options.from.is_some() && kind != Some(SERVICE) {
+        return wrong("--from tells of the way to a Service: tug why service NAME --from POD".to_owned());
+    }
     let report = super::block_on(async {
         let client = options.target.client().await?;
         let namespace = options.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
-        answer(&Reader::new(client), kind, name, &namespace).await
+        answer(&Reader::new(client), kind, name, &namespace, options.from.as_deref()).await
     })?;
     if options.output == "json" {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -107,11 +132,17 @@ fn wrong<T>(what: String) -> Result<T> {
     Err(super::WrongUsage(what).into())
 }
 
-async fn answer(reader: &Reader, kind: Option<Kind>, name: &str, namespace: &str) -> Result<Report> {
+async fn answer(
+    reader: &Reader,
+    kind: Option<Kind>,
+    name: &str,
+    namespace: &str,
+    from: Option<&str>,
+) -> Result<Report> {
     let kinds = kind.as_ref().map_or(KINDS, std::slice::from_ref);
     for kind in kinds {
         if let Some(object) = reader.object(*kind, namespace, name).await? {
-            return gather::report(reader, *kind, &object).await;
+            return gather::report(reader, *kind, &object, from).await;
         }
     }
     let word = kind.map_or("pod or anything else".to_owned(), |kind| kind.name.to_lowercase());

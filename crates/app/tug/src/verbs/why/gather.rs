@@ -7,27 +7,34 @@ use explain::{Cause, Claim, NamespaceFacts, NodeFacts, PodFacts, Report, Workloa
 use serde_json::Value;
 
 use super::reader::{Reader, is_forbidden};
-use super::{KINDS, Kind, NAMESPACE, NODE, POD, REPLICA_SET, room};
+use super::traffic::{self, Depth};
+use super::{CLAIM, INGRESS, KINDS, Kind, NAMESPACE, NODE, POD, REPLICA_SET, SERVICE, claims, room};
 
 /// Objects in trouble of which a namespace's answer tells.
 const TROUBLES_MAX: usize = 10;
 
-fn text<'a>(object: &'a Value, path: &str) -> &'a str {
+pub fn text<'a>(object: &'a Value, path: &str) -> &'a str {
     object.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn now() -> i64 {
+pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// The answer about an object.
-pub async fn report(reader: &Reader, kind: Kind, object: &Value) -> Result<Report> {
+/// The answer about an object; for a Service also about the way from a pod to it.
+pub async fn report(reader: &Reader, kind: Kind, object: &Value, from: Option<&str>) -> Result<Report> {
     let (state, causes) = if kind == POD {
         (explain::pod_state(object, now()), pod(reader, object).await?)
     } else if kind == NODE {
         node(reader, object).await?
     } else if kind == NAMESPACE {
         namespace(reader, object).await?
+    } else if kind == CLAIM {
+        claims::claim(reader, object).await?
+    } else if kind == SERVICE {
+        traffic::service(reader, object, Depth::Whole, from).await?
+    } else if kind == INGRESS {
+        traffic::ingress(reader, object, Depth::Whole).await?
     } else {
         workload(reader, kind, object).await?
     };
@@ -36,7 +43,13 @@ pub async fn report(reader: &Reader, kind: Kind, object: &Value) -> Result<Repor
     Ok(Report { kind, namespace: namespace.to_owned(), name: name.to_owned(), state, causes })
 }
 
-async fn pod(reader: &Reader, pod: &Value) -> Result<Vec<Cause>> {
+pub async fn pod(reader: &Reader, pod: &Value) -> Result<Vec<Cause>> {
+    let claims = claims::of_pod(reader, pod).await?;
+    pod_with(reader, pod, &claims).await
+}
+
+/// As `pod`, with what is known of its claims.
+pub async fn pod_with(reader: &Reader, pod: &Value, claims: &[Claim]) -> Result<Vec<Cause>> {
     let (namespace, name) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/name"));
     let events = reader.events(namespace, text(pod, "/metadata/uid")).await?;
     let on = text(pod, "/spec/nodeName");
@@ -70,7 +83,7 @@ async fn pod(reader: &Reader, pod: &Value) -> Result<Vec<Cause>> {
         placement: placement.as_ref(),
         logs: &logs,
         missing_pull_secrets: &missing_pull_secrets(reader, pod).await?,
-        claims: &claims(reader, pod).await?,
+        claims,
         now: now(),
     };
     Ok(explain::pod(&facts))
@@ -87,28 +100,6 @@ async fn missing_pull_secrets(reader: &Reader, pod: &Value) -> Result<Vec<String
         }
     }
     Ok(missing)
-}
-
-async fn claims(reader: &Reader, pod: &Value) -> Result<Vec<Claim>> {
-    let mut claims = Vec::new();
-    for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
-        let name = match text(volume, "/persistentVolumeClaim/claimName") {
-            "" if volume.get("ephemeral").is_some() => {
-                format!("{}-{}", text(pod, "/metadata/name"), text(volume, "/name"))
-            }
-            "" => continue,
-            name => name.to_owned(),
-        };
-        let path = format!("/api/v1/namespaces/{}/persistentvolumeclaims/{name}", text(pod, "/metadata/namespace"));
-        let claim = match reader.get(&path).await {
-            Err(error) if is_forbidden(&error) => continue,
-            answer => answer?,
-        };
-        let of = |path| claim.as_ref().map(|claim| text(claim, path).to_owned());
-        let phase = of("/status/phase").map(|phase| if phase.is_empty() { "Pending".to_owned() } else { phase });
-        claims.push(Claim { name, phase, class: of("/spec/storageClassName").unwrap_or_default() });
-    }
-    Ok(claims)
 }
 
 async fn node(reader: &Reader, node: &Value) -> Result<(String, Vec<Cause>)> {
@@ -136,7 +127,7 @@ async fn workload(reader: &Reader, kind: Kind, object: &Value) -> Result<(String
 }
 
 /// As `workload`, with the pods of its namespace.
-async fn workload_with(reader: &Reader, kind: Kind, object: &Value, all: &[Value]) -> Result<(String, Vec<Cause>)> {
+pub async fn workload_with(reader: &Reader, kind: Kind, object: &Value, all: &[Value]) -> Result<(String, Vec<Cause>)> {
     let namespace = text(object, "/metadata/namespace");
     let mut events = reader.events(namespace, text(object, "/metadata/uid")).await?;
     let mut sets = Vec::new();
@@ -198,6 +189,12 @@ async fn namespace(reader: &Reader, namespace: &Value) -> Result<(String, Vec<Ca
                 }
                 let causes = if *kind == POD {
                     pod(reader, object).await?
+                } else if *kind == CLAIM {
+                    claims::claim(reader, object).await?.1
+                } else if *kind == SERVICE {
+                    traffic::service(reader, object, Depth::Alone, None).await?.1
+                } else if *kind == INGRESS {
+                    traffic::ingress(reader, object, Depth::Alone).await?.1
                 } else {
                     workload_with(reader, *kind, object, &pods).await?.1
                 };

@@ -1,7 +1,10 @@
 //! Reads from the API what an explanation needs, as plain JSON.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
-use kube::Client;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
 use serde_json::Value;
 
 use super::Kind;
@@ -11,6 +14,9 @@ const LISTED_MAX: usize = 5000;
 /// How much of a log is read: its last lines, and bytes of them.
 const LOG_LINES_MAX: usize = 20;
 const LOG_BYTES_MAX: usize = 16 << 10;
+/// Until the way to a pod's port is open, and until a closed port is told.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(3);
+const DENIED_WITHIN: Duration = Duration::from_millis(500);
 
 pub struct Reader {
     client: Client,
@@ -29,11 +35,6 @@ impl Reader {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {path}")),
         }
-    }
-
-    /// As `get`, of what only adds to an answer: nothing where the caller may not read it either.
-    pub async fn get_if_allowed(&self, path: &str) -> Result<Option<Value>> {
-        self.get(path).await.or_else(unless_forbidden)
     }
 
     pub async fn object(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Value>> {
@@ -64,6 +65,21 @@ impl Reader {
     pub async fn events(&self, namespace: &str, uid: &str) -> Result<Vec<Value>> {
         let query = format!("&fieldSelector=involvedObject.uid%3D{}", escaped(uid));
         self.list_if_allowed("/api/v1", "events", namespace, &query).await
+    }
+
+    /// Whether somebody listens on a TCP port of a pod; nothing where it cannot be found out. Nothing is sent to whoever
+    /// listens.
+    pub async fn knock(&self, namespace: &str, pod: &str, port: i64) -> Option<bool> {
+        let port = u16::try_from(port).ok()?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let mut forwarder = tokio::time::timeout(CONNECTED_WITHIN, pods.portforward(pod, &[port])).await.ok()?.ok()?;
+        let denied = forwarder.take_error(port)?;
+        // Who listens says nothing until spoken to: silence is the good answer.
+        match tokio::time::timeout(DENIED_WITHIN, denied).await {
+            Ok(Some(message)) if message.contains("refused") => Some(false),
+            Ok(Some(_)) => None,
+            Ok(None) | Err(_) => Some(true),
+        }
     }
 
     /// The end of a container's log; nothing where there is none, or its node does not answer: what else is known is
