@@ -8,8 +8,10 @@ pub mod pod;
 mod preempt;
 pub mod resources;
 pub mod snapshot;
+pub mod volumes;
 
 pub use place::{Unschedulable, place, survey};
 pub use pod::PodInfo;
 pub use preempt::Preemption;
+pub use plugins::volume_plan;
 pub use snapshot::{Budget, NodeInfo, NodeSpec, Snapshot};

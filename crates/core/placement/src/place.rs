@@ -36,13 +36,31 @@ pub fn place(pod: &PodInfo, snapshot: &Snapshot, seed: u64) -> Result<String, Bo
     }
     let verdicts = prepare(pod, snapshot);
     // Where pods were removed for this one, it goes as soon as it fits.
-    if let Some(node) = snapshot.nomination(&pod.uid).and_then(|node| snapshot.node(node))
+    if refused_by(&verdicts).is_none()
+        && let Some(node) = snapshot.nomination(&pod.uid).and_then(|node| snapshot.node(node))
         && filter(pod, snapshot, &verdicts, node).is_ok()
     {
         return Ok(node.spec.name.clone());
     }
+    if let Some((plugin, rejection)) = refused_by(&verdicts) {
+        let refused: Vec<_> = everywhere(snapshot, plugin, &rejection).collect();
+        return Err(explain(pod, snapshot, &refused, Some(&rejection), seed));
+    }
     let (feasible, refused) = ask_all(pod, snapshot, &verdicts);
-    best(&verdicts, &feasible, seed).ok_or_else(|| explain(pod, snapshot, &refused, seed))
+    best(&verdicts, &feasible, seed).ok_or_else(|| explain(pod, snapshot, &refused, None, seed))
+}
+
+/// The first plugin that refuses the pod whatever the node is.
+fn refused_by(verdicts: &[Box<dyn Verdict + '_>]) -> Option<(&'static str, Rejection)> {
+    PLUGINS.iter().zip(verdicts).find_map(|(plugin, verdict)| Some((plugin.name, verdict.refuses_all()?)))
+}
+
+fn everywhere<'a>(
+    snapshot: &'a Snapshot,
+    plugin: &'static str,
+    rejection: &Rejection,
+) -> impl Iterator<Item = Refused<'a>> {
+    snapshot.nodes().map(move |node| Refused { node, plugin, rejection: rejection.clone() })
 }
 
 /// Every node's answer to the pod, in the order of their names: all that speaks against it there, where placing stops at
@@ -143,7 +161,7 @@ pub(crate) struct Trial<'a> {
 impl<'a> Trial<'a> {
     pub fn new(pod: &'a PodInfo, snapshot: &'a Snapshot, node: &NodeInfo) -> Self {
         let spreads = pod.spread.iter().any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule");
-        let relational = spreads || !pod.terms.is_empty();
+        let relational = spreads || !pod.terms.is_empty() || snapshot.volumes().wants_alone(pod);
         Self { pod, snapshot, node: node.clone(), verdicts: prepare(pod, snapshot), relational }
     }
 
@@ -196,9 +214,19 @@ fn best(verdicts: &[Box<dyn Verdict + '_>], feasible: &[&NodeInfo], seed: u64) -
     winners.get(choice).map(|node| node.spec.name.clone())
 }
 
-fn explain(pod: &PodInfo, snapshot: &Snapshot, refused: &[Refused<'_>], seed: u64) -> Box<Unschedulable> {
+/// `everywhere`: what holds for all nodes alike, which is said once.
+fn explain(
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+    refused: &[Refused<'_>],
+    everywhere: Option<&Rejection>,
+    seed: u64,
+) -> Box<Unschedulable> {
     let reasons = refused.iter().flat_map(|one| one.rejection.reasons.iter().map(String::as_str));
-    let mut message = counted(refused.len(), reasons);
+    let mut message = match everywhere {
+        Some(why) => format!("0/{} nodes are available: {}.", refused.len(), why.reasons.join(", ")),
+        None => counted(refused.len(), reasons),
+    };
     let why: Vec<_> = refused.iter().map(|one| (one.node, &one.rejection)).collect();
     let (mut preemption, mut hopeless) = (None, false);
     let unhelpful = match attempt(pod, snapshot, &why, seed) {

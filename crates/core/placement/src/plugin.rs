@@ -35,6 +35,11 @@ pub struct Plugin {
 
 /// A plugin's view on one pod.
 pub trait Verdict {
+    /// Why no node at all takes the pod, whatever the nodes are.
+    fn refuses_all(&self) -> Option<Rejection> {
+        None
+    }
+
     fn filter(&self, _node: &NodeInfo) -> Result<(), Rejection> {
         Ok(())
     }

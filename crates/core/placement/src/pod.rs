@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeAffinity, Pod, Toleration, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::{NodeAffinity, Pod, Toleration, TopologySpreadConstraint, Volume};
 
 use crate::affinity::PodTerms;
 use crate::resources::{Resources, pod_requests};
+use crate::volumes::ClaimUse;
 
 /// The reason of the condition by which a preempted pod is known.
 pub const PREEMPTED_REASON: &str = "PreemptionByScheduler";
@@ -26,6 +27,40 @@ impl HostPort {
             && self.protocol == other.protocol
             && (self.ip == other.ip || any(&self.ip) || any(&other.ip))
     }
+}
+
+/// A disk that a pod names itself and that two nodes, or two pods, cannot write to at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    pub id: String,
+    /// Read-only users can share it.
+    pub shared: bool,
+}
+
+/// Disks by kind and name; an RBD image once per monitor.
+fn disks(volume: &Volume) -> Vec<Disk> {
+    let one = |id: String, shared: bool| vec![Disk { id, shared }];
+    if let Some(disk) = &volume.gce_persistent_disk {
+        return one(format!("gce/{}", disk.pd_name), disk.read_only == Some(true));
+    }
+    if let Some(disk) = &volume.aws_elastic_block_store {
+        return one(format!("ebs/{}", disk.volume_id), false);
+    }
+    if let Some(disk) = &volume.iscsi {
+        return one(format!("iscsi/{}", disk.iqn), disk.read_only == Some(true));
+    }
+    let Some(disk) = &volume.rbd else { return Vec::new() };
+    let pool = disk.pool.as_deref().unwrap_or("rbd");
+    let monitors = disk.monitors.iter();
+    let shared = disk.read_only == Some(true);
+    monitors.map(|monitor| Disk { id: format!("rbd/{monitor}/{pool}/{}", disk.image), shared }).collect()
+}
+
+fn claim_use(pod: &str, volume: &Volume) -> Option<ClaimUse> {
+    if let Some(claim) = &volume.persistent_volume_claim {
+        return Some(ClaimUse { claim: claim.claim_name.clone(), ephemeral: false });
+    }
+    volume.ephemeral.as_ref().map(|_| ClaimUse { claim: format!("{pod}-{}", volume.name), ephemeral: true })
 }
 
 #[derive(Clone, Debug, Default)]
@@ -57,6 +92,9 @@ pub struct PodInfo {
     pub images: Vec<String>,
     /// Mounted as volumes.
     pub volume_images: Vec<String>,
+    /// Volumes that are claims.
+    pub claims: Vec<ClaimUse>,
+    pub disks: Vec<Disk>,
     /// May push out pods of lower priority.
     pub preempts: bool,
     /// The node whose room is kept for it.
@@ -77,6 +115,7 @@ impl PodInfo {
         let status = pod.status.unwrap_or_default();
         let labels = meta.labels.unwrap_or_default();
         let namespace = meta.namespace.unwrap_or_default();
+        let own_name = meta.name.unwrap_or_default();
         let (requests, scored_requests) = pod_requests(&spec, &status);
         let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
         let volume_images = spec.volumes.iter().flatten().filter_map(|volume| volume.image.as_ref());
@@ -94,11 +133,13 @@ impl PodInfo {
             generation: meta.generation.unwrap_or(0),
             owner: meta.owner_references.iter().flatten().find(|o| o.controller == Some(true)).map(|o| o.uid.clone()),
             ports: ports.collect(),
+            claims: spec.volumes.iter().flatten().filter_map(|volume| claim_use(&own_name, volume)).collect(),
+            disks: spec.volumes.iter().flatten().flat_map(disks).collect(),
             volume_images: volume_images.filter_map(|source| source.reference.clone()).collect(),
             images: containers().filter_map(|c| c.image.clone()).collect(),
             terms: PodTerms::new(spec.affinity.as_ref(), &namespace, &labels),
             namespace,
-            name: meta.name.unwrap_or_default(),
+            name: own_name,
             uid: meta.uid.unwrap_or_default(),
             labels,
             deleting: meta.deletion_timestamp.is_some(),

@@ -9,6 +9,7 @@ use meta::labels::Selector;
 
 use crate::pod::PodInfo;
 use crate::resources::Resources;
+use crate::volumes::Volumes;
 
 /// The part of a Node object that matters here.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,6 +68,7 @@ pub struct Snapshot {
     nominated: BTreeMap<String, Vec<Arc<PodInfo>>>,
     /// Disruption budgets by namespace and name.
     budgets: BTreeMap<(String, String), Budget>,
+    volumes: Arc<Volumes>,
 }
 
 /// The part of a PodDisruptionBudget that preemption respects as far as it can.
@@ -117,6 +119,15 @@ impl Snapshot {
         let mut other = self.clone();
         other.nodes.insert(node.spec.name.clone(), node);
         other
+    }
+
+    /// Claims, volumes and classes.
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    pub fn volumes_mut(&mut self) -> &mut Volumes {
+        Arc::make_mut(&mut self.volumes)
     }
 
     pub fn len(&self) -> usize {

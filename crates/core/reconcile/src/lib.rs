@@ -27,6 +27,7 @@ pub mod service_account;
 pub mod statefulset;
 mod statefulset_claims;
 mod statefulset_status;
+pub mod volume;
 
 pub use plan::{Note, Op, Plan, Resource};
 pub use pod::PodView;

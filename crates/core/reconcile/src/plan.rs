@@ -36,6 +36,7 @@ resources! {
     DAEMON_SETS = "apps/v1" "daemonsets" "DaemonSet";
     CONTROLLER_REVISIONS = "apps/v1" "controllerrevisions" "ControllerRevision";
     PERSISTENT_VOLUME_CLAIMS = "v1" "persistentvolumeclaims" "PersistentVolumeClaim";
+    PERSISTENT_VOLUMES = "v1" "persistentvolumes" "PersistentVolume";
     RESOURCE_QUOTAS = "v1" "resourcequotas" "ResourceQuota";
     ENDPOINT_SLICES = "discovery.k8s.io/v1" "endpointslices" "EndpointSlice";
     HORIZONTAL_POD_AUTOSCALERS = "autoscaling/v2" "horizontalpodautoscalers" "HorizontalPodAutoscaler";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Affinity, Pod, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, PersistentVolumeClaimTemplate, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::job::facts::JobFacts;
@@ -25,6 +25,10 @@ pub struct PodView {
     pub target_node: String,
     /// Volumes that are claims: volume name, claim name.
     pub claims: Vec<(String, String)>,
+    /// Volumes that live as long as the pod, by name; the claim of each is named after both.
+    pub ephemeral: Vec<(String, PersistentVolumeClaimTemplate)>,
+    /// Its kubelet is done with it, or it was deleted by force.
+    pub shut_down: bool,
     pub phase: String,
     pub ready: bool,
     /// When the Ready condition last changed.
@@ -75,8 +79,15 @@ impl PodView {
         let node = spec.node_name.unwrap_or_default();
         let target = if node.is_empty() { named_node(spec.affinity.as_ref()) } else { Some(node.as_str()) };
         let target_node = target.unwrap_or_default().to_owned();
-        let volumes = spec.volumes.into_iter().flatten();
-        let claims = volumes.filter_map(|v| Some((v.name, v.persistent_volume_claim?.claim_name))).collect();
+        let shut_down = meta.deletion_timestamp.is_some() && meta.deletion_grace_period_seconds == Some(0);
+        let (mut claims, mut ephemeral) = (Vec::new(), Vec::new());
+        for volume in spec.volumes.into_iter().flatten() {
+            if let Some(claim) = volume.persistent_volume_claim {
+                claims.push((volume.name, claim.claim_name));
+            } else if let Some(template) = volume.ephemeral.and_then(|source| source.volume_claim_template) {
+                ephemeral.push((volume.name, template));
+            }
+        }
         Self {
             job,
             disruption: disruption.and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0),
@@ -96,6 +107,8 @@ impl PodView {
             node,
             target_node,
             claims,
+            ephemeral,
+            shut_down,
             phase: status.phase.unwrap_or_default(),
             restarts: status.container_statuses.iter().flatten().map(|c| c.restart_count).max().unwrap_or(0),
             deletion_cost: cost.and_then(|cost| cost.parse().ok()).unwrap_or(0),

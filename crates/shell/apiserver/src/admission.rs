@@ -9,6 +9,7 @@ pub mod pods;
 pub mod policies;
 pub mod quota;
 pub mod service;
+pub mod storage;
 pub mod webhooks;
 
 use std::ops::Bound;
@@ -125,6 +126,9 @@ pub fn builtin(ranges: Ranges) -> Vec<Arc<dyn Admission>> {
         Arc::new(pods::ServiceAccount),
         Arc::new(pods::Priority),
         Arc::new(pods::DefaultTolerationSeconds),
+        Arc::new(storage::DefaultStorageClass),
+        Arc::new(storage::StorageObjectInUseProtection),
+        Arc::new(storage::PersistentVolumeClaimResize),
         Arc::new(pods::RuntimeClass),
         Arc::new(ingress_class::DefaultIngressClass),
         Arc::new(pod_security::PodSecurity),

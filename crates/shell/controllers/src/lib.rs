@@ -25,6 +25,7 @@ mod runner;
 mod sources;
 mod statefulset;
 pub mod trust;
+mod volumes;
 
 use std::time::Duration;
 
@@ -84,6 +85,11 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("endpoints-controller", endpoints::start_endpoints),
     ("endpointslice-mirroring-controller", endpoints::start_mirror),
     ("resourcequota-controller", resource_quota::start),
+    ("persistentvolume-binder-controller", volumes::start_binder),
+    ("persistentvolumeclaim-protection-controller", volumes::start_claim_protection),
+    ("persistentvolume-protection-controller", volumes::start_volume_protection),
+    ("ephemeral-volume-controller", volumes::start_ephemeral),
+    ("disk-provisioner-controller", volumes::start_disks),
     ("node-ipam-controller", pod_cidr::start),
     ("node-lifecycle-controller", node_lifecycle::start),
     ("pod-garbage-collector-controller", node_lifecycle::start_collector),

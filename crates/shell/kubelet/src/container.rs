@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::runtime::{cri, label};
 use crate::sandbox;
 use crate::volumes::{self, Paths};
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, VolumeDevice, VolumeMount};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -77,6 +77,7 @@ pub async fn config(inputs: &Inputs<'_>) -> Result<cri::ContainerConfig, String>
             .map(|(key, value)| cri::KeyValue { key: key.into(), value: value.as_bytes().to_vec() })
             .collect(),
         mounts,
+        devices: devices(inputs)?,
         labels,
         annotations: annotations.into(),
         log_path: format!("{}/{}.log", spec.name, inputs.attempt),
@@ -261,6 +262,25 @@ fn mounts(inputs: &Inputs<'_>, env: &Environment) -> Result<(Vec<cri::Mount>, Pa
     let at = spec.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/dev/termination-log");
     mounts.push(bind(&termination, at, false));
     Ok((mounts, termination))
+}
+
+/// The block volumes of the container.
+fn devices(inputs: &Inputs<'_>) -> Result<Vec<cri::Device>, String> {
+    let one = |device: &VolumeDevice| {
+        let path = inputs.volumes.get(&device.name);
+        let path = path.ok_or_else(|| format!("cannot find volume \"{}\" to pass into container", device.name))?;
+        let mut claims = inputs.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        let read_only = claims.any(|volume| {
+            let claim = volume.persistent_volume_claim.as_ref();
+            volume.name == device.name && claim.is_some_and(|claim| claim.read_only == Some(true))
+        });
+        Ok(cri::Device {
+            container_path: device.device_path.clone(),
+            host_path: path.display().to_string(),
+            permissions: if read_only { "r" } else { "mrw" }.to_owned(),
+        })
+    };
+    inputs.spec.volume_devices.iter().flatten().map(one).collect()
 }
 
 /// containerd says from 2.0 on whether it can make what is mounted below a volume read-only too; until then it cannot.

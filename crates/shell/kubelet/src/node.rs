@@ -9,6 +9,7 @@ use crate::pressure::Eviction;
 use crate::runtime::Runtime;
 use crate::tokens::Tokens;
 use crate::usage::{Counters, Meter};
+use crate::volumes::disk::Disks;
 use client::{EventKind, Informer, Recorder};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
@@ -191,6 +192,8 @@ pub struct Node {
     pub image_ages: Mutex<ImageAges>,
     /// Held while the node decides whether it takes a pod.
     pub admission: Mutex<()>,
+    /// Disks that are volumes of this node.
+    pub disks: Arc<Disks>,
     /// Limits parallel starts.
     pub start_slots: Arc<Semaphore>,
     /// Wakes the node status writer.

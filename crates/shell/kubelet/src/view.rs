@@ -2,8 +2,9 @@
 
 use crate::node::Node;
 use crate::runtime::cri;
-use crate::server::{ContainerTarget, Document, LookupError, NodeView, Streams};
+use crate::server::{ContainerTarget, DiskWork, Document, LookupError, NodeView, Streams};
 use crate::usage::{self, Snapshot};
+use crate::volumes::disk::{DiskError, Grown};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -75,6 +76,24 @@ impl NodeView for LocalView {
         let handle = self.node.registry.find(namespace, pod).ok_or(LookupError::NoPod)?;
         let view = handle.view.lock().unwrap_or_else(PoisonError::into_inner);
         view.sandbox_id.clone().ok_or(LookupError::NoContainer)
+    }
+
+    async fn disk(&self, name: &str, work: DiskWork) -> anyhow::Result<Value> {
+        let (disks, name) = (self.node.disks.clone(), name.to_owned());
+        let done = tokio::task::spawn_blocking(move || match work {
+            DiskWork::Create { bytes, block } => {
+                disks.create(&name, bytes, block).map(|path| json!({"path": path, "bytes": bytes}))
+            }
+            DiskWork::Grow { bytes } => {
+                disks.grow(&name, bytes).map(|grown| json!({"bytes": bytes, "pending": grown == Grown::Pending}))
+            }
+            DiskWork::Remove => disks.remove(&name).map(|()| json!({})),
+        });
+        match done.await? {
+            Ok(answer) => Ok(answer),
+            Err(DiskError::Refused(why)) => Ok(json!({"refused": why})),
+            Err(DiskError::Failed(error)) => Err(error),
+        }
     }
 
     async fn is_running(&self, container_id: &str) -> bool {

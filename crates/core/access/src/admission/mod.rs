@@ -10,4 +10,5 @@ pub mod review;
 pub mod runtime_class;
 pub mod service;
 pub mod service_account;
+pub mod storage;
 pub mod tolerations;

@@ -8,10 +8,15 @@ mod node_name;
 mod node_ports;
 mod node_resources_fit;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod taint_toleration;
+mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 pub use node_affinity::named_nodes;
+pub use volume_binding::plan as volume_plan;
 
 use crate::plugin::Plugin;
 
@@ -22,6 +27,10 @@ pub static PLUGINS: &[Plugin] = &[
     node_affinity::PLUGIN,
     node_ports::PLUGIN,
     node_resources_fit::PLUGIN,
+    volume_restrictions::PLUGIN,
+    node_volume_limits::PLUGIN,
+    volume_binding::PLUGIN,
+    volume_zone::PLUGIN,
     pod_topology_spread::PLUGIN,
     inter_pod_affinity::PLUGIN,
     balanced_allocation::PLUGIN,

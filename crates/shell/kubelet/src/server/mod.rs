@@ -70,8 +70,27 @@ pub trait NodeView: Send + Sync + 'static {
     /// longer than `at_most`.
     async fn withdrawn(&self, addresses: &[std::net::IpAddr], at_most: Duration) -> bool;
 
+    /// Makes, grows or removes a disk. What the node cannot do is part of the answer (`refused`); an error is worth
+    /// another try.
+    async fn disk(&self, name: &str, work: DiskWork) -> anyhow::Result<serde_json::Value>;
+
     /// `/pods`, `/stats/summary`, `/metrics` and other documents by path and query; None where there is no such document.
     async fn document(&self, path: &str, query: &[(String, String)]) -> Option<Document>;
+}
+
+/// What is asked about a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskWork {
+    Create { bytes: u64, block: bool },
+    Grow { bytes: u64 },
+    Remove,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct DiskRequest {
+    bytes: u64,
+    block: bool,
 }
 
 /// Something to read about the node.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Limited};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use streams::remote_command::{self, Streams};
@@ -11,10 +12,11 @@ use streams::splice::wants_upgrade;
 use streams::{AnyBody, StreamError, full, incoming, splice, tunnel, websocket};
 use tokio::net::TcpStream;
 
-use super::{ContainerTarget, Document, LogQuery, LookupError, NodeView, logs};
+use super::{ContainerTarget, DiskRequest, DiskWork, Document, LogQuery, LookupError, NodeView, logs};
 
 /// Longest wait that a caller of `/tug/withdrawn` may ask for.
 const WITHDRAWN_WAIT_MAX: Duration = Duration::from_secs(10);
+const DISK_REQUEST_BYTES_MAX: usize = 4096;
 const COMMAND_WORDS_MAX: usize = 4096;
 const ADDRESSES_MAX: usize = 16;
 
@@ -100,6 +102,9 @@ async fn route(node: Arc<dyn NodeView>, path: &str, request: Request<Incoming>) 
         (["portForward", namespace, pod], _) | (["portForward", namespace, pod, _], _) => {
             port_forward(node, request, namespace, pod).await
         }
+        (["tug", "disks", disk], &Method::POST | &Method::PUT | &Method::DELETE) => {
+            disks(node, (*disk).to_owned(), request).await
+        }
         (["tug", "withdrawn"], &Method::GET) => withdrawn(node, &request).await,
         _ => match node.document(path, &query(&request)).await {
             Some(Document::Json(value)) => Ok(json(&value)),
@@ -107,6 +112,24 @@ async fn route(node: Arc<dyn NodeView>, path: &str, request: Request<Incoming>) 
             None => Err(Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned())),
         },
     }
+}
+
+/// Makes, grows or removes a disk of the node.
+async fn disks(node: Arc<dyn NodeView>, disk: String, request: Request<Incoming>) -> Answer {
+    let method = request.method().clone();
+    let body = Limited::new(request.into_body(), DISK_REQUEST_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?.to_bytes();
+    let asked: DiskRequest = if method == Method::DELETE {
+        DiskRequest::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?
+    };
+    let work = match method {
+        Method::POST => DiskWork::Create { bytes: asked.bytes, block: asked.block },
+        Method::PUT => DiskWork::Grow { bytes: asked.bytes },
+        _ => DiskWork::Remove,
+    };
+    Ok(json(&node.disk(&disk, work).await?))
 }
 
 fn json(value: &serde_json::Value) -> Response<AnyBody> {

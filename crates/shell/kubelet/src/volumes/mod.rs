@@ -1,7 +1,13 @@
 //! Volumes of a pod on this node: made before its sandbox, kept up to date while it runs, removed after it.
 
 pub mod atomic;
+pub mod disk;
+mod loops;
+mod mounts;
+mod nfs;
+mod ownership;
 mod payload;
+mod persistent;
 mod subpath;
 
 use crate::node::Node;
@@ -14,7 +20,10 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 pub use subpath::bind_subpath;
 
-/// Host path of each volume by name.
+/// What image volumes need.
+const RUNTIME_NEEDED: &str = "containerd 2.1 or newer is needed";
+
+/// Host path of each volume by name; of a block volume its device.
 pub type Paths = BTreeMap<String, PathBuf>;
 
 /// What a set-up leaves to do.
@@ -79,8 +88,16 @@ async fn one(
         empty_dir(&path, source, group(pod)).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
         return Ok(path);
     }
-    if let Some(claim) = &volume.persistent_volume_claim {
-        return claimed(node, pod, &claim.claim_name).await;
+    if let Some(claim) = persistent::claim_name(pod, volume) {
+        return persistent::claimed(node, pod, volume, &claim).await;
+    }
+    if let Some(source) = &volume.nfs {
+        let path = dir("nfs");
+        nfs::mount(source, &[], false, &path).await?;
+        return Ok(path);
+    }
+    if volume.image.is_some() {
+        return Err(format!("image volumes are not supported by the container runtime ({RUNTIME_NEEDED})"));
     }
     let (plugin, files) = payload::payload(node, pod, volume, refresh_at).await?;
     let path = dir(plugin);
@@ -92,26 +109,6 @@ async fn one(
     let written = atomic::write(&path, &files, group(pod), stamp);
     written.map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     Ok(path)
-}
-
-/// The path behind a claim that is bound to a `hostPath` or `local` volume.
-async fn claimed(node: &Node, pod: &Pod, claim: &str) -> Result<PathBuf, String> {
-    use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let claims: kube::Api<PersistentVolumeClaim> = kube::Api::namespaced(node.client.clone(), namespace);
-    let found = claims.get(claim).await.map_err(|e| format!("cannot read persistentvolumeclaim \"{claim}\": {e}"))?;
-    let name = found.spec.and_then(|s| s.volume_name).filter(|n| !n.is_empty());
-    let name = name.ok_or_else(|| format!("persistentvolumeclaim \"{claim}\" is not bound"))?;
-    let volumes: kube::Api<PersistentVolume> = kube::Api::all(node.client.clone());
-    let volume = volumes.get(&name).await.map_err(|e| format!("cannot read persistentvolume \"{name}\": {e}"))?;
-    match volume.spec {
-        Some(spec) if spec.host_path.is_some() => host_path(&spec.host_path.unwrap_or_default()),
-        Some(spec) if spec.local.is_some() => {
-            let path = PathBuf::from(spec.local.unwrap_or_default().path);
-            if path.exists() { Ok(path) } else { Err(format!("path \"{}\" does not exist", path.display())) }
-        }
-        _ => Err(format!("persistentvolume \"{name}\" has a source that this node does not support")),
-    }
 }
 
 fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, String> {
@@ -176,13 +173,8 @@ pub fn remove(dir: &Path) -> std::io::Result<()> {
     if !dir.exists() {
         return Ok(());
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let mut below: Vec<PathBuf> = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|p| PathBuf::from(p.replace("\\040", " ")))
-        .filter(|p| p.starts_with(dir))
-        .collect();
+    let all = mounts::list()?.into_iter().map(|mount| mount.at);
+    let mut below: Vec<PathBuf> = all.filter(|at| at.starts_with(dir)).collect();
     below.sort_by_key(|p| std::cmp::Reverse(p.as_os_str().len()));
     for path in below {
         nix::mount::umount2(&path, MntFlags::UMOUNT_NOFOLLOW).or_else(|_| {

@@ -17,8 +17,13 @@ impl Worker {
         let logs = sandbox::log_directory(&self.node, &self.pod);
         let group = sandbox::cgroup_parent(&self.node, &self.pod);
         let spec_known = self.pod.spec.is_some();
+        let (disks, pods_dir) = (self.node.disks.clone(), self.node.config.root_dir.join("pods"));
         tokio::task::spawn_blocking(move || {
             volumes::remove(&dir)?;
+            // A disk that stays mounted costs nothing but its device; the next pod that ends tries again.
+            if let Err(error) = disks.release_unused(&pods_dir) {
+                tracing::warn!(%error, "cannot unmount a disk that nobody uses");
+            }
             let _ = std::fs::remove_dir_all(&logs);
             if spec_known {
                 cgroups::remove(&group);
