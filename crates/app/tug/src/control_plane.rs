@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
 const INGRESS_USER: &str = "tug:ingress-controller";
 /// Controllers as upstream names their roles.
-const CONTROLLERS: [&str; 19] = [
+const CONTROLLERS: [&str; 24] = [
     "certificate-controller",
     "clusterrole-aggregation-controller",
     "cronjob-controller",
@@ -27,12 +27,17 @@ const CONTROLLERS: [&str; 19] = [
     "endpoint-controller",
     "endpointslice-controller",
     "endpointslicemirroring-controller",
+    "ephemeral-volume-controller",
+    "expand-controller",
     "generic-garbage-collector",
     "horizontal-pod-autoscaler",
     "job-controller",
     "namespace-controller",
     "node-controller",
+    "persistent-volume-binder",
     "pod-garbage-collector",
+    "pv-protection-controller",
+    "pvc-protection-controller",
     "replicaset-controller",
     "replication-controller",
     "root-ca-cert-publisher",
@@ -106,7 +111,8 @@ pub fn bootstrap_objects() -> Vec<Value> {
                          "metadata": {"name": "system:aggregated-metrics-reader", "labels": labels},
                          "rules": [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"],
                                     "verbs": ["get", "list", "watch"]}]});
-    CONTROLLERS.iter().map(binding).chain([nodes, policies, policed, metrics]).chain(ingress_objects()).collect()
+    let shared = CONTROLLERS.iter().map(binding).chain([nodes, policies, policed, metrics]);
+    shared.chain(ingress_objects()).chain(disk_objects()).collect()
 }
 
 /// What the ingress may do: on nodes, where the Secrets of certificates come by the node authorizer one by one; and in
@@ -151,6 +157,29 @@ fn ingress_objects() -> Vec<Value> {
         json!({"apiVersion": format!("{api}/v1"), "kind": "RoleBinding", "metadata": settings,
                "roleRef": {"apiGroup": api, "kind": "Role", "name": ingress::SETTINGS_NAME}, "subjects": subjects}),
     ]
+}
+
+/// The default StorageClass, and the right to ask nodes for its disks. Nodes take such requests through the API server,
+/// as `nodes/proxy`.
+fn disk_objects() -> [Value; 3] {
+    let api = "rbac.authorization.k8s.io";
+    let name = "tug:disk-provisioner";
+    let rule = |groups: &str, resources: &[&str], verbs: &[&str]| {
+        json!({"apiGroups": [groups], "resources": resources, "verbs": verbs})
+    };
+    let rules = [
+        rule("", &["nodes/proxy"], &["create", "update", "delete"]),
+        rule("", &["nodes"], &["get", "list", "watch"]),
+        rule("", &["persistentvolumes"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
+        rule("", &["persistentvolumes/status", "persistentvolumeclaims/status"], &["update", "patch"]),
+        rule("", &["persistentvolumeclaims"], &["get", "list", "watch", "update"]),
+        rule("storage.k8s.io", &["storageclasses"], &["get", "list", "watch"]),
+    ];
+    let role = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
+    let binding = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name},
+                         "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
+                         "subjects": [{"apiGroup": api, "kind": "User", "name": CONTROLLERS_USER}]});
+    [role, binding, reconcile::volume::disk::default_class_object()]
 }
 
 /// For what the server itself makes at start.

@@ -38,7 +38,7 @@ pub struct ClaimInfo {
     pub uid: String,
     /// Empty: none yet.
     pub volume: String,
-    /// Both sides of the binding are written.
+    /// Both sides of the binding are written, and the claim's status says so: its node asks for that.
     pub bound: bool,
     pub lost: bool,
     pub deleting: bool,
@@ -57,14 +57,15 @@ impl ClaimInfo {
     pub fn new(claim: &PersistentVolumeClaim) -> Self {
         let (meta, spec) = (&claim.metadata, claim.spec.clone().unwrap_or_default());
         let annotation = |name: &str| meta.annotations.as_ref().and_then(|all| all.get(name)).cloned();
+        let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
         let selector = spec.selector.as_ref().and_then(|selector| serde_json::to_value(selector).ok());
         let owners = meta.owner_references.iter().flatten();
         Self {
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
-            bound: annotation(BIND_COMPLETED).is_some(),
-            lost: claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost"),
+            bound: annotation(BIND_COMPLETED).is_some() && phase == Some("Bound"),
+            lost: phase == Some("Lost"),
             deleting: meta.deletion_timestamp.is_some(),
             class: annotation(CLASS_BETA).or(spec.storage_class_name).unwrap_or_default(),
             selected_node: annotation(SELECTED_NODE),

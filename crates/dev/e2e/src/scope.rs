@@ -103,6 +103,14 @@ impl<'a> Scope<'a> {
         })
     }
 
+    /// Runs kubectl until it prints these words.
+    ///
+    /// # Errors
+    /// It does not in time; the error shows what it printed last.
+    pub fn eventually(&self, words: &str, wanted: &[&str]) -> Result<()> {
+        crate::eventually(std::time::Duration::from_secs(60), words, || self.says(words, wanted).map(drop))
+    }
+
     /// Runs a program in a pod.
     ///
     /// # Errors

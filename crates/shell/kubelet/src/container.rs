@@ -234,7 +234,7 @@ fn mounts(inputs: &Inputs<'_>, env: &Environment) -> Result<(Vec<cri::Mount>, Pa
         mounts.push(cri::Mount {
             container_path: if path.starts_with('/') { path.clone() } else { format!("/{path}") },
             host_path: host_path.display().to_string(),
-            readonly: mount.read_only.unwrap_or(false),
+            readonly: mount.read_only.unwrap_or(false) || is_read_only_claim(pod, &mount.name),
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer.into(),
                 Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional.into(),
@@ -264,16 +264,20 @@ fn mounts(inputs: &Inputs<'_>, env: &Environment) -> Result<(Vec<cri::Mount>, Pa
     Ok((mounts, termination))
 }
 
+fn is_read_only_claim(pod: &Pod, name: &str) -> bool {
+    let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.any(|volume| {
+        let claim = volume.persistent_volume_claim.as_ref();
+        volume.name == name && claim.is_some_and(|claim| claim.read_only == Some(true))
+    })
+}
+
 /// The block volumes of the container.
 fn devices(inputs: &Inputs<'_>) -> Result<Vec<cri::Device>, String> {
     let one = |device: &VolumeDevice| {
         let path = inputs.volumes.get(&device.name);
         let path = path.ok_or_else(|| format!("cannot find volume \"{}\" to pass into container", device.name))?;
-        let mut claims = inputs.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let read_only = claims.any(|volume| {
-            let claim = volume.persistent_volume_claim.as_ref();
-            volume.name == device.name && claim.is_some_and(|claim| claim.read_only == Some(true))
-        });
+        let read_only = is_read_only_claim(inputs.pod, &device.name);
         Ok(cri::Device {
             container_path: device.device_path.clone(),
             host_path: path.display().to_string(),

@@ -31,6 +31,7 @@ pub fn node(remains: &Remains) {
     processes::end(&processes::given(&remains.containerd), DAEMON_GRACE);
     namespaces::release_mounts(&remains.mounts);
     unmount_below(&remains.dir);
+    detach_below(&remains.dir);
     for dir in processes::cgroup_dirs(&remains.cgroup) {
         let _ = fs::remove_dir(dir);
     }
@@ -42,5 +43,17 @@ pub fn unmount_below(dir: &Path) {
     let points: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).collect();
     for point in points.iter().rev().filter(|point| Path::new(point).starts_with(dir)) {
         let _ = umount2(*point, MntFlags::MNT_DETACH);
+    }
+}
+
+/// Gives back the loop devices over files below a directory that no mount holds any more.
+pub fn detach_below(dir: &Path) {
+    for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+        let backing = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
+        if Path::new(backing.trim_end()).starts_with(dir) {
+            // A device that is in use goes with its last user.
+            let device = Path::new("/dev").join(entry.file_name());
+            let _ = crate::programs::run("losetup", &["-d", &device.display().to_string()]);
+        }
     }
 }

@@ -9,8 +9,11 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use placement::pod::PREEMPTED_REASON;
+use placement::volumes::VolumePlan;
 use placement::{PodInfo, Preemption};
 use serde_json::{Value, json};
+
+use crate::volumes::{VolumeBinder, VolumeError};
 
 /// Between attempts to learn what became of a binding.
 const REREAD_MIN: Duration = Duration::from_millis(100);
@@ -22,6 +25,7 @@ const EVICTIONS_MAX: usize = 16;
 pub struct Writer {
     pub client: kube::Client,
     pub recorder: Recorder,
+    pub volumes: VolumeBinder,
 }
 
 /// How a binding ended: an error means that the pod is not on this node.
@@ -49,6 +53,19 @@ pub struct Refused {
 }
 
 impl Writer {
+    /// Binds the pod's volumes, then the pod.
+    pub async fn bind_with_volumes(self, pod: Arc<Cached<PodInfo>>, node: String, plan: VolumePlan) -> Bound {
+        let Err(error) = self.volumes.bind(&pod, &node, &plan).await else { return self.bind(pod, node).await };
+        let message = format!("running PreBind plugin \"VolumeBinding\": binding volumes: {error}");
+        tracing::debug!(pod = %pod.key.name, namespace = %pod.key.namespace, %message);
+        self.recorder.record(&reference(&pod), EventKind::Warning, "FailedScheduling", message);
+        let error = match error {
+            VolumeError::Api(error) => error,
+            other => kube::Error::Service(Box::new(other)),
+        };
+        Bound { key: pod.key.clone(), uid: pod.uid.clone(), node, result: Err(error) }
+    }
+
     /// Assigns the pod. An answer that says neither yes nor no (a lost connection, a timeout, an overloaded server) is no
     /// answer: the pod itself then tells, so that its room is not given away while it may be on the node.
     pub async fn bind(self, pod: Arc<Cached<PodInfo>>, node: String) -> Bound {

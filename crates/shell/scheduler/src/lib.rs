@@ -6,14 +6,17 @@
 mod apply;
 mod queue;
 pub mod state;
+mod volumes;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use client::{Hub, Informer, InformerConfig, ObjectKey, Recorder};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use placement::volumes::{ClaimInfo, ClassInfo, VolumeInfo};
 use placement::{Budget, NodeSpec, PodInfo};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -21,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::apply::Writer;
 pub use self::apply::{Bound, Refusal, Refused};
-use self::state::State;
+use self::state::{State, StorageNews};
+use self::volumes::VolumeBinder;
 
 /// Pods placed before the loop looks at events again.
 const PLACED_AT_ONCE_MAX: usize = 64;
@@ -49,6 +53,10 @@ struct Pods;
 struct Nodes;
 struct Namespaces;
 struct Budgets;
+struct Claims;
+struct Volumes;
+struct Classes;
+struct Limits;
 
 impl client::Source for Pods {
     type Object = Pod;
@@ -85,16 +93,100 @@ impl client::Source for Budgets {
     }
 }
 
+impl client::Source for Claims {
+    type Object = PersistentVolumeClaim;
+    type View = Arc<ClaimInfo>;
+    fn project(claim: PersistentVolumeClaim) -> Arc<ClaimInfo> {
+        Arc::new(ClaimInfo::new(&claim))
+    }
+}
+
+impl client::Source for Volumes {
+    type Object = PersistentVolume;
+    type View = Arc<VolumeInfo>;
+    fn project(volume: PersistentVolume) -> Arc<VolumeInfo> {
+        Arc::new(VolumeInfo::new(&volume))
+    }
+}
+
+impl client::Source for Classes {
+    type Object = StorageClass;
+    type View = Arc<ClassInfo>;
+    fn project(class: StorageClass) -> Arc<ClassInfo> {
+        Arc::new(ClassInfo::new(&class))
+    }
+}
+
+impl client::Source for Limits {
+    type Object = CSINode;
+    type View = Arc<CSINode>;
+    fn project(mut node: CSINode) -> Arc<CSINode> {
+        node.metadata.managed_fields = None;
+        Arc::new(node)
+    }
+}
+
+/// The caches of everything about storage, and what changed in them.
+struct Storage {
+    claims: Informer<Arc<ClaimInfo>>,
+    volumes: Informer<Arc<VolumeInfo>>,
+    classes: Informer<Arc<ClassInfo>>,
+    limits: Informer<Arc<CSINode>>,
+    dirty: [Arc<Dirty>; 4],
+    wake: Arc<Notify>,
+}
+
+impl Storage {
+    async fn start(hub: &Hub) -> Self {
+        let (claims, volumes) = (hub.informer::<Claims>(), hub.informer::<Volumes>());
+        let (classes, limits) = (hub.informer::<Classes>(), hub.informer::<Limits>());
+        tokio::join!(claims.synced(), volumes.synced(), classes.synced(), limits.synced());
+        let wake = Arc::<Notify>::default();
+        let dirty = [
+            Dirty::follow_with(&claims, wake.clone()),
+            Dirty::follow_with(&volumes, wake.clone()),
+            Dirty::follow_with(&classes, wake.clone()),
+            Dirty::follow_with(&limits, wake.clone()),
+        ];
+        Self { claims, volumes, classes, limits, dirty, wake }
+    }
+
+    fn observe(&self, state: &mut State) {
+        let now = Instant::now();
+        let [claims, volumes, classes, limits] = &self.dirty;
+        for key in claims.take() {
+            let claim = self.claims.get_key(&key).map(|claim| claim.view.clone());
+            state.observe_storage(StorageNews::Claim(key, claim), now);
+        }
+        for key in volumes.take() {
+            let volume = self.volumes.get_key(&key).map(|volume| volume.view.clone());
+            state.observe_storage(StorageNews::Volume(key.name, volume), now);
+        }
+        for key in classes.take() {
+            let class = self.classes.get_key(&key).map(|class| class.view.clone());
+            state.observe_storage(StorageNews::Class(key.name, class), now);
+        }
+        for key in limits.take() {
+            let node = self.limits.get_key(&key).map(|node| node.view.clone());
+            state.observe_storage(StorageNews::Limits(key.name, node), now);
+        }
+    }
+}
+
 /// Keys that changed since the loop last looked; bounded by the number of objects.
 #[derive(Default)]
 struct Dirty {
     keys: Mutex<HashSet<ObjectKey>>,
-    wake: Notify,
+    wake: Arc<Notify>,
 }
 
 impl Dirty {
     fn follow<V: Send + Sync + 'static>(informer: &Informer<V>) -> Arc<Self> {
-        let dirty = Arc::new(Self::default());
+        Self::follow_with(informer, Arc::default())
+    }
+
+    fn follow_with<V: Send + Sync + 'static>(informer: &Informer<V>, wake: Arc<Notify>) -> Arc<Self> {
+        let dirty = Arc::new(Self { keys: Mutex::default(), wake });
         let marks = dirty.clone();
         informer.subscribe(move |change| {
             if let Some(object) = change.latest() {
@@ -121,9 +213,16 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
     }
     let (dirty_pods, dirty_nodes) = (Dirty::follow(&pods), Dirty::follow(&nodes));
     let (dirty_namespaces, dirty_budgets) = (Dirty::follow(&namespaces), Dirty::follow(&budgets));
-    let writer = Writer { recorder: Recorder::new(client.clone(), &config.name, None), client };
+    let storage = tokio::select! {
+        () = stop.cancelled() => return,
+        storage = Storage::start(&hub) => storage,
+    };
+    let binder = VolumeBinder { client: client.clone(), claims: storage.claims.clone() };
+    let writer = Writer { recorder: Recorder::new(client.clone(), &config.name, None), client, volumes: binder };
     let mut state = State::new(config.name, config.seed);
     let mut binds: JoinSet<Bound> = JoinSet::new();
+    // These may wait for minutes; they must not keep others from being bound.
+    let mut slow_binds: JoinSet<Bound> = JoinSet::new();
     let mut refusals: JoinSet<Refused> = JoinSet::new();
     loop {
         for key in dirty_namespaces.take() {
@@ -138,6 +237,7 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
             let node = nodes.get_key(&key);
             state.observe_node(&key.name, node.as_deref().map(|node| &node.view), Instant::now());
         }
+        storage.observe(&mut state);
         for key in dirty_pods.take() {
             state.observe_pod(&key, pods.get_key(&key), Instant::now());
         }
@@ -146,7 +246,12 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
             let Some(outcome) = state.place_next(Instant::now()) else { break };
             placed += 1;
             match outcome {
-                state::Outcome::Bind(pod, node) => drop(binds.spawn(writer.clone().bind(pod, node))),
+                state::Outcome::Bind(pod, node, plan) if plan.is_empty() => {
+                    binds.spawn(writer.clone().bind(pod, node));
+                }
+                state::Outcome::Bind(pod, node, plan) => {
+                    slow_binds.spawn(writer.clone().bind_with_volumes(pod, node, plan));
+                }
                 state::Outcome::Refuse(pod, refusal) => drop(refusals.spawn(writer.clone().refuse(pod, refusal))),
             }
         }
@@ -159,6 +264,10 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
                 Ok(bound) => state.bound(bound, Instant::now()),
                 Err(error) => tracing::error!(%error, "a binding task panicked"),
             },
+            Some(bound) = slow_binds.join_next() => match bound {
+                Ok(bound) => state.bound(bound, Instant::now()),
+                Err(error) => tracing::error!(%error, "a binding task panicked"),
+            },
             Some(refused) = refusals.join_next() => match refused {
                 Ok(refused) => state.refused(&refused, Instant::now()),
                 Err(error) => tracing::error!(%error, "a refusing task panicked"),
@@ -166,6 +275,7 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
             () = dirty_pods.wake.notified() => {}
             () = dirty_nodes.wake.notified() => {}
             () = dirty_namespaces.wake.notified() => {}
+            () = storage.wake.notified() => {}
             () = tokio::time::sleep_until(tick.into()) => {}
             () = tokio::task::yield_now(), if may_place => {}
         }

@@ -18,6 +18,8 @@ pub enum Cause {
     PodAssigned,
     PodGone,
     NamespaceChanged,
+    /// A claim, volume, class or limit.
+    StorageChanged,
 }
 
 impl Cause {
@@ -26,9 +28,18 @@ impl Cause {
         match self {
             Self::NodeChanged => true,
             Self::PodAssigned | Self::NamespaceChanged => matches!(plugin, "PodTopologySpread" | "InterPodAffinity"),
-            Self::PodGone => {
-                matches!(plugin, "NodeResourcesFit" | "NodePorts" | "PodTopologySpread" | "InterPodAffinity")
+            Self::StorageChanged => {
+                matches!(plugin, "VolumeBinding" | "VolumeZone" | "VolumeRestrictions" | "NodeVolumeLimits")
             }
+            Self::PodGone => matches!(
+                plugin,
+                "NodeResourcesFit"
+                    | "NodePorts"
+                    | "PodTopologySpread"
+                    | "InterPodAffinity"
+                    | "VolumeRestrictions"
+                    | "NodeVolumeLimits"
+            ),
         }
     }
 }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use client::{Cached, ObjectKey};
-use placement::{Budget, NodeSpec, PodInfo, Snapshot, place};
+use k8s_openapi::api::storage::v1::CSINode;
+use placement::volumes::{Assumed, ClaimInfo, ClassInfo, VolumeInfo, VolumePlan};
+use placement::{Budget, NodeSpec, PodInfo, Snapshot, place, volume_plan};
 
 use crate::apply::{Bound, Refusal, Refused};
 use crate::queue::{Cause, Queue};
 
 pub enum Outcome {
-    Bind(Arc<Cached<PodInfo>>, String),
+    /// The volumes of the plan are bound first.
+    Bind(Arc<Cached<PodInfo>>, String, VolumePlan),
     Refuse(Arc<Cached<PodInfo>>, Refusal),
 }
 
@@ -23,6 +26,14 @@ struct Known {
     assumed: bool,
 }
 
+/// Something about storage that a watch showed; `None`: it is gone.
+pub enum StorageNews {
+    Claim(ObjectKey, Option<Arc<ClaimInfo>>),
+    Volume(String, Option<Arc<VolumeInfo>>),
+    Class(String, Option<Arc<ClassInfo>>),
+    Limits(String, Option<Arc<CSINode>>),
+}
+
 pub struct State {
     scheduler: String,
     seed: u64,
@@ -30,12 +41,15 @@ pub struct State {
     nodes: HashMap<String, Arc<NodeSpec>>,
     pods: HashMap<ObjectKey, Known>,
     queue: Queue,
+    /// By uid of the pod whose volumes are being bound.
+    volumes: HashMap<String, Assumed>,
 }
 
 impl State {
     pub fn new(scheduler: String, seed: u64) -> Self {
         let (snapshot, queue) = (Snapshot::default(), Queue::default());
-        Self { scheduler, seed, snapshot, nodes: HashMap::new(), pods: HashMap::new(), queue }
+        let (nodes, pods, volumes) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { scheduler, seed, snapshot, nodes, pods, queue, volumes }
     }
 
     pub fn observe_node(&mut self, name: &str, node: Option<&Arc<NodeSpec>>, now: Instant) {
@@ -63,6 +77,17 @@ impl State {
             }
             None => self.snapshot.remove_namespace(name),
         }
+    }
+
+    pub fn observe_storage(&mut self, news: StorageNews, now: Instant) {
+        let volumes = self.snapshot.volumes_mut();
+        match news {
+            StorageNews::Claim(key, claim) => volumes.set_claim(&key.namespace, &key.name, claim),
+            StorageNews::Volume(name, volume) => volumes.set_volume(&name, volume),
+            StorageNews::Class(name, class) => volumes.set_class(&name, class),
+            StorageNews::Limits(node, limits) => volumes.set_limits(&node, limits.as_deref()),
+        }
+        self.queue.happened(Cause::StorageChanged, now);
     }
 
     pub fn observe_budget(&mut self, key: &ObjectKey, budget: Option<&Budget>) {
@@ -156,11 +181,16 @@ impl State {
             self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             match place(&pod, &self.snapshot, self.seed >> 33) {
                 Ok(node) => {
+                    let plan = volume_plan(&pod, &self.snapshot, &node);
+                    if !plan.is_empty() {
+                        let assumed = self.snapshot.volumes_mut().assume(&plan, &node);
+                        self.volumes.insert(pod.uid.clone(), assumed);
+                    }
                     known.node = Some(node.clone());
                     known.assumed = true;
                     self.snapshot.denominate(&pod.uid);
                     self.snapshot.add_pod(&node, Arc::new(pod.view.clone()));
-                    return Some(Outcome::Bind(pod, node));
+                    return Some(Outcome::Bind(pod, node, plan));
                 }
                 Err(why) => {
                     self.queue.unschedulable(&key, why.plugins, now);
@@ -187,6 +217,11 @@ impl State {
     }
 
     pub fn bound(&mut self, bound: Bound, now: Instant) {
+        if let Some(assumed) = self.volumes.remove(&bound.uid)
+            && bound.result.is_err()
+        {
+            self.snapshot.volumes_mut().forget(&assumed);
+        }
         let Some(known) = self.pods.get_mut(&bound.key) else { return };
         if known.pod.uid != bound.uid || !known.assumed {
             return;

@@ -25,6 +25,7 @@ mod secret;
 mod service;
 mod service_rules;
 mod serviceaccount;
+mod storage_rules;
 
 pub(crate) use self::container_rules::resources as validate_resources;
 pub(crate) use self::persistentvolumeclaim::{default_claim, validate_claim_spec};

@@ -37,6 +37,8 @@ pub fn kind() -> Kind {
         .into(),
         default,
         prepare_create: |volume| set(volume, "status", json!({"phase": "Pending"})),
+        validate: super::storage_rules::validate_volume,
+        validate_update: super::storage_rules::validate_volume_update,
         ..Kind::cluster(V1, "PersistentVolume", "persistentvolumes")
     }
 }

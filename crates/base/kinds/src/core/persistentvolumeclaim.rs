@@ -41,6 +41,7 @@ pub fn kind() -> Kind {
         default: default_claim,
         prepare_create: |claim| set(claim, "status", json!({"phase": "Pending"})),
         validate,
+        validate_update: super::storage_rules::validate_claim_update,
         ..Kind::namespaced(V1, "PersistentVolumeClaim", "persistentvolumeclaims")
     }
 }
@@ -95,7 +96,8 @@ pub fn validate_claim_spec(errors: &mut FieldErrors, spec: &Value, path: &FieldP
     }
 }
 
-fn access_modes(errors: &mut FieldErrors, modes: &[Value], path: &FieldPath) {
+/// Each mode is known, and the one for a single pod stands alone.
+pub fn access_modes(errors: &mut FieldErrors, modes: &[Value], path: &FieldPath) {
     const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
     const ALONE: &str = "ReadWriteOncePod";
     if modes.is_empty() {

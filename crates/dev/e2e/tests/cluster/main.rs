@@ -15,6 +15,7 @@ mod jumps;
 mod limits;
 mod network;
 mod rollout;
+mod storage;
 mod tour;
 mod workloads_plain;
 mod workloads_sets;
@@ -42,6 +43,9 @@ const SCENARIOS: &[Scenario] = &[
     ("autoscale::follows_load", autoscale::follows_load),
     ("workloads_plain::replica_set", workloads_plain::replica_set),
     ("workloads_plain::replication_controller", workloads_plain::replication_controller),
+    ("storage::claims", storage::claims),
+    ("storage::refusals", storage::refusals),
+    ("storage::stateful_set", storage::stateful_set),
     ("limits::preemption", limits::preemption),
     ("limits::quota", limits::quota),
     ("bad_input::to_the_api", bad_input::to_the_api),

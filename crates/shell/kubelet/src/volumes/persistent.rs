@@ -14,10 +14,16 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The provisioner whose volumes are disks of this node.
 const DISK_PROVISIONER: &str = "tug.local/disk";
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+
+/// A pod that was bound by hand may come before its claim is: how often, and how soon, that is looked at again before
+/// the pod is told to wait.
+const BOUND_LOOKS_MAX: u32 = 10;
+const BOUND_LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// What stands behind a PersistentVolume.
 enum Source<'a> {
@@ -68,8 +74,7 @@ pub async fn claimed(node: &Node, pod: &Pod, volume: &Volume, claim_name: &str) 
         return Ok(found);
     }
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(node.client.clone(), namespace);
-    let claim = claims.get(claim_name).await;
-    let claim = claim.map_err(|e| format!("failed to fetch PVC from API server: {e}"))?;
+    let claim = bound_claim(&claims, claim_name).await?;
     check_owner(pod, volume, &claim)?;
     if claim.metadata.deletion_timestamp.is_some() {
         return Err(format!("error processing PVC {namespace}/{claim_name}: PVC is being deleted"));
@@ -92,6 +97,20 @@ pub async fn claimed(node: &Node, pod: &Pod, volume: &Volume, claim_name: &str) 
     let path = place.bring(&found, &spec, block).await?;
     finish_growth(&claims, claim_name, &claim, &spec).await;
     Ok(path)
+}
+
+/// The claim, as soon as it is bound; a node may read its pods' claims but not watch them.
+async fn bound_claim(claims: &Api<PersistentVolumeClaim>, name: &str) -> Result<PersistentVolumeClaim, String> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let claim = claims.get(name).await.map_err(|e| format!("failed to fetch PVC from API server: {e}"))?;
+        let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+        if phase == Some("Bound") || attempt == BOUND_LOOKS_MAX || claim.metadata.deletion_timestamp.is_some() {
+            return Ok(claim);
+        }
+        tokio::time::sleep(BOUND_LOOK_PAUSE).await;
+    }
 }
 
 /// An ephemeral volume's claim must be the pod's own.

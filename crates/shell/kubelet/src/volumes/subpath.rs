@@ -7,11 +7,15 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Opens `path` beneath `root` as a location, refusing every step that would leave it.
-fn open_beneath(root: &fs::File, path: &str) -> io::Result<OwnedFd> {
+fn open_beneath(root: &impl AsRawFd, path: &str) -> io::Result<OwnedFd> {
+    open_with(root, path, 0)
+}
+
+fn open_with(root: &impl AsRawFd, path: &str, flags: libc::c_int) -> io::Result<OwnedFd> {
     let path = CString::new(path)?;
     // SAFETY: an all-zero open_how is valid, and its fields are set below.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+    how.flags = (libc::O_PATH | libc::O_CLOEXEC | flags) as u64;
     how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
     // SAFETY: all pointers outlive the call and the size is that of the structure passed.
     let fd = unsafe {
@@ -44,10 +48,12 @@ fn make_beneath(root: &fs::File, path: &str) -> io::Result<()> {
             }
         } else {
             use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-            let made = PathBuf::from(format!("/proc/self/fd/{}/{part}", parent.as_raw_fd()));
+            // A pod that shares the volume may have put a link in its place by now: what is changed is what was opened.
+            let made = open_with(&parent, part, libc::O_NOFOLLOW | libc::O_DIRECTORY)?;
+            let path = PathBuf::from(format!("/proc/self/fd/{}", made.as_raw_fd()));
             let like = root.metadata()?;
-            fs::set_permissions(&made, fs::Permissions::from_mode(like.mode() & 0o7777))?;
-            chown(&made, Some(like.uid()), Some(like.gid()))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(like.mode() & 0o7777))?;
+            chown(&path, Some(like.uid()), Some(like.gid()))?;
         }
         done = format!("{done}/{part}");
     }
@@ -84,4 +90,32 @@ pub fn bind_subpath(volume: &Path, path: &str, target: &Path) -> io::Result<()> 
     let none: Option<&str> = None;
     nix::mount::mount(Some(&source), target, none, nix::mount::MsFlags::MS_BIND, none)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn no_path_leaves_the_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("volume");
+        fs::create_dir_all(volume.join("inside")).unwrap();
+        fs::create_dir(dir.path().join("secret")).unwrap();
+        symlink("../secret", volume.join("relative")).unwrap();
+        symlink("/etc", volume.join("absolute")).unwrap();
+        symlink("/proc/self/root", volume.join("magic")).unwrap();
+        symlink("inside", volume.join("within")).unwrap();
+        let root = fs::File::open(&volume).unwrap();
+        for path in ["relative", "relative/x", "absolute", "absolute/passwd", "magic", "magic/etc", "../secret"] {
+            assert!(open_beneath(&root, path).is_err(), "{path} leads out");
+            assert!(make_beneath(&root, &format!("{path}/new")).is_err(), "{path}/new would be made outside");
+        }
+        assert!(!dir.path().join("secret/new").exists());
+        make_beneath(&root, "within/a/b").unwrap();
+        assert!(volume.join("inside/a/b").is_dir());
+        assert!(bind_subpath(&volume, "/etc", &dir.path().join("t")).is_err());
+        assert!(bind_subpath(&volume, "a/../../x", &dir.path().join("t")).is_err());
+    }
 }

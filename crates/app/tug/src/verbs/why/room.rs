@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use explain::{NodeAnswer, Placement};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use placement::volumes::{ClaimInfo, ClassInfo, VolumeInfo};
 use placement::{NodeSpec, PodInfo, Snapshot, survey};
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,6 +34,7 @@ pub async fn placement(reader: &Reader, pod: &Value) -> Result<(Placement, Vec<V
             snapshot.add_pod(&node, Arc::new(info));
         }
     }
+    storage(reader, &mut snapshot).await?;
     let wanted = PodInfo::new(Pod::deserialize(pod).context("cannot read the pod")?);
     let answers = survey(&wanted, &snapshot).into_iter().map(|(node, reasons)| {
         let has = &node.spec.allocatable;
@@ -40,4 +43,25 @@ pub async fn placement(reader: &Reader, pod: &Value) -> Result<(Placement, Vec<V
         NodeAnswer { name: node.spec.name.clone(), reasons, free: free.0, allocatable: has.0.clone() }
     });
     Ok((Placement { nodes: answers.collect(), requests: wanted.requests.0.clone() }, nodes))
+}
+
+/// Claims, volumes and classes, which decide about pods that have some.
+async fn storage(reader: &Reader, snapshot: &mut Snapshot) -> Result<()> {
+    let classes = reader.list("/apis/storage.k8s.io/v1", "storageclasses", "", "").await?;
+    let volumes = reader.list("/api/v1", "persistentvolumes", "", "").await?;
+    let claims = reader.list("/api/v1", "persistentvolumeclaims", "", "").await?;
+    let all = snapshot.volumes_mut();
+    for class in &classes {
+        let info = ClassInfo::new(&StorageClass::deserialize(class).context("cannot read a storage class")?);
+        all.set_class(&info.name.clone(), Some(Arc::new(info)));
+    }
+    for volume in &volumes {
+        let info = VolumeInfo::new(&PersistentVolume::deserialize(volume).context("cannot read a volume")?);
+        all.set_volume(&info.name.clone(), Some(Arc::new(info)));
+    }
+    for claim in &claims {
+        let info = ClaimInfo::new(&PersistentVolumeClaim::deserialize(claim).context("cannot read a claim")?);
+        all.set_claim(&info.namespace.clone(), &info.name.clone(), Some(Arc::new(info)));
+    }
+    Ok(())
 }
