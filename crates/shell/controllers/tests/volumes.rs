@@ -150,6 +150,12 @@ async fn claims_and_volumes_find_each_other() {
     let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]);
     let spec = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "i"}], "volumes": volumes});
     make(&pods, json!({"metadata": {"name": "p"}, "spec": spec})).await;
+    until("both are protected", || async {
+        let claim = world.claims().get("data").await.ok()?.metadata.finalizers?;
+        let volume = world.volumes().get("v").await.ok()?.metadata.finalizers?;
+        (claim.len() + volume.len() == 2).then_some(())
+    })
+    .await;
     world.volumes().delete("v", &DeleteParams::default()).await.unwrap();
     world.claims().delete("data", &DeleteParams::default()).await.unwrap();
     let held = world.claims().get("data").await.unwrap();

@@ -8,7 +8,7 @@ use crate::objects::Objects;
 use crate::runtime::Runtime;
 use crate::tokens::Tokens;
 use crate::usage::{self, Counters, Meter};
-use crate::volumes::disk::Disks;
+use crate::volumes::disk::{self, Disks};
 use crate::{image_gc, logs, pods, pressure, register, static_pods};
 use anyhow::{Context, Result};
 use client::{Informer, InformerConfig, Recorder};
@@ -66,7 +66,7 @@ pub async fn prepare(config: KubeletConfig, client: Client, stop: CancellationTo
         meter: Meter::default(),
         counters: Counters::default(),
         withdrawal: std::sync::OnceLock::new(),
-        disks: Arc::new(Disks::new(config.root_dir.join("disks"))),
+        disks: Arc::new(Disks::new(config.root_dir.join("disks"), disk::can_resize_online())),
         registry,
         runtime,
         client,

@@ -132,19 +132,37 @@ fn made_path(node: &Node, uid: &str, volume: &Volume) -> Option<PathBuf> {
     Some(volumes::pod_dir(node, uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name))
 }
 
+/// The volume behind a claim: its file system says what is in it, without a walk.
+fn claimed(node: &Node, uid: &str, volume: &Volume, claim: String) -> Option<VolumeUse> {
+    let path = volumes::claimed_dir(node, uid, &volume.name);
+    let mut found = file_system(&path);
+    if !path.exists() || found.capacity == 0 {
+        return None;
+    }
+    let held = node.disks.held_back(&path);
+    found.capacity = found.capacity.saturating_sub(held);
+    found.used = found.used.saturating_sub(held);
+    let tree = Tree { bytes: found.used, inodes: found.inodes.saturating_sub(found.inodes_free) };
+    Some(VolumeUse { name: volume.name.clone(), claim: Some(claim), in_memory: false, tree, file_system: found })
+}
+
 /// Walks the pod's volumes and logs. Blocks.
 pub fn measure(node: &Node, pod: &Pod) -> PodStorage {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let mut storage = PodStorage::default();
     let list = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
     for volume in list {
+        if let Some(claim) = volumes::claim_name(pod, volume) {
+            storage.volumes.extend(claimed(node, uid, volume, claim));
+            continue;
+        }
         let Some(path) = made_path(node, uid, volume) else { continue };
         let in_memory = volume.secret.is_some()
             || volume.projected.is_some()
             || volume.empty_dir.as_ref().is_some_and(|e| e.medium.as_deref() == Some("Memory"));
         storage.volumes.push(VolumeUse {
             name: volume.name.clone(),
-            claim: volume.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone()),
+            claim: None,
             in_memory,
             tree: tree(&path),
             file_system: file_system(&path),

@@ -125,6 +125,9 @@ fn pod(sample: &PodSample, disks: Option<&Disks>) -> Value {
     let volume = |used: &storage::VolumeUse| {
         let mut value = file_system(at, used.file_system, Some(used.tree));
         value["name"] = used.name.clone().into();
+        if let Some(claim) = &used.claim {
+            value["pvcRef"] = json!({"name": claim, "namespace": sample.namespace});
+        }
         value
     };
     value["volume"] = storage.volumes.iter().map(volume).collect::<Vec<_>>().into();

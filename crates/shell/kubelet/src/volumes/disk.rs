@@ -81,9 +81,9 @@ pub struct Disks {
 }
 
 impl Disks {
-    /// Disks below `dir`.
-    pub fn new(dir: PathBuf) -> Disks {
-        Disks { dir, online: has_capability(CAP_SYS_RESOURCE), lock: Mutex::default() }
+    /// Disks below `dir`; `online`: mounted file systems can be resized.
+    pub fn new(dir: PathBuf, online: bool) -> Disks {
+        Disks { dir, online, lock: Mutex::default() }
     }
 
     fn locked(&self) -> MutexGuard<'_, ()> {
@@ -248,10 +248,19 @@ impl Disks {
         Ok(())
     }
 
+    /// Bytes of the file system at `path` that are there and not meant for pods.
+    pub fn held_back(&self, path: &Path) -> u64 {
+        let Ok(device) = fs::metadata(path).map(|meta| meta.dev()) else { return 0 };
+        let all = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path().join("mount"));
+        let mut same = all.filter(|at| fs::metadata(at).is_ok_and(|meta| meta.dev() == device));
+        let reserve = same.find_map(|at| fs::metadata(at.join(RESERVE)).ok());
+        reserve.map_or(0, |meta| meta.blocks() * 512)
+    }
+
     /// Refuses what would not fit beside everything that is promised already.
     fn check_room(&self, bytes: u64) -> Result<(), DiskError> {
         let stat = statvfs(&self.dir).map_err(io::Error::from)?;
-        let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+        let free = stat.blocks_available() * stat.fragment_size();
         let promised: u64 = fs::read_dir(&self.dir)?
             .flatten()
             .filter_map(|entry| {
@@ -322,8 +331,8 @@ fn grow_offline(image: &Path, record: &Record) -> Result<(), DiskError> {
 /// Makes the hidden file as large as what the pods shall not have. False: the file system is too small for `bytes`.
 fn hold_back(at: &Path, bytes: u64) -> io::Result<bool> {
     let stat = statvfs(at)?;
-    let block = stat.fragment_size() as u64;
-    let blocks = stat.blocks() as u64;
+    let block = stat.fragment_size();
+    let blocks = stat.blocks();
     let usable = (blocks - (blocks / KEPT_SHARE).min(KEPT_BLOCKS_MAX)) * block;
     let wanted = usable.saturating_sub(bytes + SLACK_BYTES) / block * block;
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(at.join(RESERVE))?;
@@ -360,11 +369,12 @@ fn linked_devices(pods: &Path) -> Vec<PathBuf> {
     plugins.flat_map(|plugin| below(plugin).collect::<Vec<_>>()).filter_map(|link| fs::read_link(link).ok()).collect()
 }
 
-fn has_capability(number: u32) -> bool {
+/// Whether this process may resize file systems that are mounted.
+pub fn can_resize_online() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
-    bits & (1 << number) != 0
+    bits & (1 << CAP_SYS_RESOURCE) != 0
 }
 
 fn run(program: &str, arguments: &[&str], path: &Path) -> Result<(), DiskError> {

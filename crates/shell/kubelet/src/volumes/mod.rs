@@ -2,6 +2,8 @@
 
 pub mod atomic;
 pub mod disk;
+#[cfg(test)]
+mod disk_tests;
 mod loops;
 mod mounts;
 mod nfs;
@@ -18,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+pub use persistent::{claim_name, claimed_dir};
 pub use subpath::bind_subpath;
 
 /// What image volumes need.

@@ -145,7 +145,12 @@ fn check_mode(pod: &Pod, volume: &str, block: bool) -> Result<(), String> {
     }
 }
 
-/// Where a claim's volume appears in a pod's directory.
+/// Where the directory of a claim's volume appears in a pod's own.
+pub fn claimed_dir(node: &Node, uid: &str, volume: &str) -> PathBuf {
+    super::pod_dir(node, uid).join("volumes/kubernetes.io~local-volume").join(volume)
+}
+
+/// A claim's volume in a pod's directory.
 struct Place<'a> {
     node: &'a Node,
     pod: &'a Pod,
@@ -160,7 +165,7 @@ impl<'a> Place<'a> {
     }
 
     fn mounted_at(&self) -> PathBuf {
-        self.dir.join("volumes/kubernetes.io~local-volume").join(&self.volume.name)
+        claimed_dir(self.node, self.pod.metadata.uid.as_deref().unwrap_or_default(), &self.volume.name)
     }
 
     fn linked_at(&self) -> PathBuf {
