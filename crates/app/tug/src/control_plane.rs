@@ -164,9 +164,7 @@ fn ingress_objects() -> Vec<Value> {
 fn disk_objects() -> [Value; 3] {
     let api = "rbac.authorization.k8s.io";
     let name = "tug:disk-provisioner";
-    let rule = |groups: &str, resources: &[&str], verbs: &[&str]| {
-        json!({"apiGroups": [groups], "resources": resources, "verbs": verbs})
-    };
+    let rule = |groups: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [groups], "resources": resources, "verbs": verbs});
     let rules = [
         rule("", &["nodes/proxy"], &["create", "update", "delete"]),
         rule("", &["nodes"], &["get", "list", "watch"]),
@@ -175,7 +173,8 @@ fn disk_objects() -> [Value; 3] {
         rule("", &["persistentvolumeclaims"], &["get", "list", "watch", "update"]),
         rule("storage.k8s.io", &["storageclasses"], &["get", "list", "watch"]),
     ];
-    let role = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
+    let role =
+        json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
     let binding = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name},
                          "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
                          "subjects": [{"apiGroup": api, "kind": "User", "name": CONTROLLERS_USER}]});

@@ -11,7 +11,7 @@ pub mod snapshot;
 pub mod volumes;
 
 pub use place::{Unschedulable, place, survey};
+pub use plugins::volume_plan;
 pub use pod::PodInfo;
 pub use preempt::Preemption;
-pub use plugins::volume_plan;
 pub use snapshot::{Budget, NodeInfo, NodeSpec, Snapshot};

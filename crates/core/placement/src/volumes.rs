@@ -376,9 +376,10 @@ impl Volumes {
     }
 
     fn smallest(&self, claim: &ClaimInfo, node: &NodeSpec, taken: &BTreeSet<&str>) -> Option<&Arc<VolumeInfo>> {
-        let suiting = self.volumes.values().filter(|volume| {
-            !taken.contains(volume.name.as_str()) && volume.suits(claim) && volume.reaches(node)
-        });
+        let suiting = self
+            .volumes
+            .values()
+            .filter(|volume| !taken.contains(volume.name.as_str()) && volume.suits(claim) && volume.reaches(node));
         suiting.min_by_key(|volume| (volume.claim.is_none(), volume.bytes, &volume.name))
     }
 

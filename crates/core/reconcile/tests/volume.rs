@@ -68,7 +68,12 @@ fn bound_reference(uid: &str) -> Value {
     json!({"spec": {"claimRef": {"kind": "PersistentVolumeClaim", "namespace": "a", "name": "data", "uid": uid}}})
 }
 
-fn check(claim: &PersistentVolumeClaim, volumes: &[PersistentVolume], classes: &[StorageClass], pods: &[&str]) -> String {
+fn check(
+    claim: &PersistentVolumeClaim,
+    volumes: &[PersistentVolume],
+    classes: &[StorageClass],
+    pods: &[&str],
+) -> String {
     let view = claim::View {
         claim,
         volumes: volumes.iter().collect(),
@@ -139,15 +144,20 @@ fn claims_say_what_they_wait_for() {
         check(&of_class("none"), &[], &waits, &[]),
         "ProvisioningFailed: storageclass.storage.k8s.io \"none\" not found"
     );
-    let nobody = class("static", json!({"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "Immediate"}));
+    let nobody =
+        class("static", json!({"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "Immediate"}));
     assert_eq!(
         check(&of_class("static"), &[], &[nobody], &[]),
         "ProvisioningFailed: no volume plugin matched name: kubernetes.io/no-provisioner"
     );
     let foreign = class("far", json!({"provisioner": "example.com/x", "volumeBindingMode": "Immediate"}));
     let told = check(&of_class("far"), &[], &[foreign], &[]);
-    assert!(told.contains("storage-provisioner\":\"example.com/x\"") && told.contains("ExternalProvisioning"), "{told}");
-    let marked = class("d", json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}));
+    assert!(
+        told.contains("storage-provisioner\":\"example.com/x\"") && told.contains("ExternalProvisioning"),
+        "{told}"
+    );
+    let marked =
+        class("d", json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}));
     assert_eq!(
         check(&claim_with(json!({"spec": {"storageClassName": null}})), &[], &[marked], &[]),
         "update PersistentVolumeClaim data {\"spec\":{\"storageClassName\":\"d\"}}"
@@ -226,11 +236,14 @@ fn what_is_in_use_is_held() {
 #[test]
 fn ephemeral_volumes_get_claims_of_their_own() {
     let template = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
-    let owner = pod(json!({"spec": {"volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]}}));
+    let owner =
+        pod(json!({"spec": {"volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]}}));
     assert_eq!(text(&ephemeral::plan(&owner, |_| None)), "create PersistentVolumeClaim p-scratch");
     let stranger = claim_with(json!({"metadata": {"name": "p-scratch"}}));
     let plan = ephemeral::plan(&owner, |name| (name == "p-scratch").then_some(&stranger));
-    assert!(text(&plan).starts_with("FailedBinding: ephemeral volume scratch: PVC a/p-scratch was not created for pod"));
+    assert!(
+        text(&plan).starts_with("FailedBinding: ephemeral volume scratch: PVC a/p-scratch was not created for pod")
+    );
     let owners = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p1", "controller": true}]);
     let own = claim_with(json!({"metadata": {"name": "p-scratch", "ownerReferences": owners}}));
     assert_eq!(text(&ephemeral::plan(&owner, |_| Some(&own))), "");
@@ -260,7 +273,10 @@ fn disks_are_made_where_the_scheduler_says() {
     assert!(asks(selected, json!({"accessModes": ["ReadWriteMany"]})).contains("ReadWriteMany"));
 
     let node = |name: &str, ready: &str| -> Node {
-        with(json!({"metadata": {"name": name}}), json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}}))
+        with(
+            json!({"metadata": {"name": name}}),
+            json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}}),
+        )
     };
     let nodes = [node("n1", "True"), node("n2", "True"), node("n3", "False")];
     let on_first = volume_with("v", json!({"metadata": {"annotations": {"tug.local/node": "n1"}}}));

@@ -99,8 +99,10 @@ impl World {
             let claim = self.claims().get_opt(name).await.ok()?;
             let is = claim.map_or("gone".to_owned(), |claim| {
                 let (spec, status) = (claim.spec.unwrap_or_default(), claim.status.unwrap_or_default());
-                let size = status.capacity.and_then(|mut all| all.remove("storage")).map_or("-".to_owned(), |size| size.0);
-                let volume = spec.volume_name.map_or("-", |name| if name.starts_with("pvc-") { "made" } else { "static" });
+                let size =
+                    status.capacity.and_then(|mut all| all.remove("storage")).map_or("-".to_owned(), |size| size.0);
+                let volume =
+                    spec.volume_name.map_or("-", |name| if name.starts_with("pvc-") { "made" } else { "static" });
                 format!("{} {volume} {size}", status.phase.unwrap_or_default())
             });
             (is == expected).then_some(())

@@ -53,7 +53,9 @@ pub fn judge_growth(claim: &Value, old: &Value, classes: &[Value]) -> Result<(),
     if found.is_some_and(|class| class["allowVolumeExpansion"] == true) {
         return Ok(());
     }
-    Err("only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize")
+    Err(
+        "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+    )
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use crate::pod::PodInfo;
 use crate::snapshot::{NodeInfo, Snapshot};
 use crate::volumes::{Claims, VolumePlan, Volumes};
 
-pub const PLUGIN: Plugin = Plugin { name: "VolumeBinding", weight: 0, prepare: |pod, snapshot| Box::new(rule(pod, snapshot)) };
+pub const PLUGIN: Plugin =
+    Plugin { name: "VolumeBinding", weight: 0, prepare: |pod, snapshot| Box::new(rule(pod, snapshot)) };
 
 struct Rule<'a> {
     volumes: &'a Volumes,

@@ -20,14 +20,15 @@ struct Rule<'a> {
 fn rule<'a>(pod: &'a PodInfo, snapshot: &Snapshot) -> Rule<'a> {
     let volumes = snapshot.volumes();
     let mut alone = volumes.claims_of(pod).filter(|claim| claim.is_for_one_pod()).peekable();
-    let taken = alone.peek().is_some() && alone.any(|claim| {
-        let uses = |other: &PodInfo| {
-            other.uid != pod.uid
-                && other.namespace == pod.namespace
-                && other.claims.iter().any(|used| used.claim == claim.name)
-        };
-        snapshot.nodes().any(|node| node.pods.iter().any(|other| uses(other)))
-    });
+    let taken = alone.peek().is_some()
+        && alone.any(|claim| {
+            let uses = |other: &PodInfo| {
+                other.uid != pod.uid
+                    && other.namespace == pod.namespace
+                    && other.claims.iter().any(|used| used.claim == claim.name)
+            };
+            snapshot.nodes().any(|node| node.pods.iter().any(|other| uses(other)))
+        });
     Rule { pod, taken }
 }
 

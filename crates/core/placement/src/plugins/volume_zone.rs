@@ -7,7 +7,8 @@ use crate::pod::PodInfo;
 use crate::snapshot::{NodeInfo, Snapshot};
 use crate::volumes::VolumeInfo;
 
-pub const PLUGIN: Plugin = Plugin { name: "VolumeZone", weight: 0, prepare: |pod, snapshot| Box::new(rule(pod, snapshot)) };
+pub const PLUGIN: Plugin =
+    Plugin { name: "VolumeZone", weight: 0, prepare: |pod, snapshot| Box::new(rule(pod, snapshot)) };
 
 const CONFLICT: &str = "node(s) had no available volume zone";
 /// Each label and its older name.

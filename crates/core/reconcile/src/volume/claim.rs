@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, NO_PROVISIONER, PROVISIONER, PROVISIONER_BETA, SELECTED_NODE, annotation,
-    class_of_claim, claim_reference, default_class, disk, is_bound_to, matching, name, namespace, uid,
-    volume_of_claim, waits_for_consumer,
+    claim_reference, class_of_claim, default_class, disk, is_bound_to, matching, name, namespace, uid, volume_of_claim,
+    waits_for_consumer,
 };
 use crate::plan::{Note, Op, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, Plan, Step, to_value};
 

@@ -11,7 +11,8 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
 use super::{
-    PROVISIONED_BY, PROVISIONER, SELECTED_NODE, annotation, class_of_claim, claim_reference, mode, name, requested_bytes, uid, volume_of_claim, waits_for_consumer,
+    PROVISIONED_BY, PROVISIONER, SELECTED_NODE, annotation, claim_reference, class_of_claim, mode, name,
+    requested_bytes, uid, volume_of_claim, waits_for_consumer,
 };
 use crate::plan::to_value;
 

@@ -38,9 +38,7 @@ pub enum Progress<'a> {
 /// The claim's status at a step of its growth; `None`: it says so already.
 pub fn status(claim: &PersistentVolumeClaim, bytes: i64, progress: Progress<'_>, now: &str) -> Option<Op> {
     let size = disk::quantity(bytes);
-    let condition = |kind: &str, message: &str| {
-        json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": now, "message": message})
-    };
+    let condition = |kind: &str, message: &str| json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": now, "message": message});
     let (conditions, rest) = match progress {
         Progress::Started => (
             vec![condition("Resizing", "")],
@@ -52,10 +50,11 @@ pub fn status(claim: &PersistentVolumeClaim, bytes: i64, progress: Progress<'_>,
             json!({"allocatedResources": {"storage": size},
                    "allocatedResourceStatuses": {"storage": "NodeResizePending"}}),
         ),
-        Progress::Grown => {
-            (Vec::new(), json!({"capacity": {"storage": size}, "allocatedResources": {"storage": size},
-                                "allocatedResourceStatuses": null}))
-        }
+        Progress::Grown => (
+            Vec::new(),
+            json!({"capacity": {"storage": size}, "allocatedResources": {"storage": size},
+                                "allocatedResourceStatuses": null}),
+        ),
         Progress::Infeasible(why) => (
             vec![condition("ControllerResizeError", why)],
             json!({"allocatedResourceStatuses": {"storage": "ControllerResizeInfeasible"}}),
@@ -76,9 +75,8 @@ pub fn status(claim: &PersistentVolumeClaim, bytes: i64, progress: Progress<'_>,
     }
     let live = to_value(&claim.status);
     let covered = told && body.as_object().is_some_and(|body| body.iter().all(|(key, value)| live[key] == *value));
-    (!covered).then(|| {
-        Op::update_status(PERSISTENT_VOLUME_CLAIMS, namespace(&claim.metadata), name(&claim.metadata), body)
-    })
+    (!covered)
+        .then(|| Op::update_status(PERSISTENT_VOLUME_CLAIMS, namespace(&claim.metadata), name(&claim.metadata), body))
 }
 
 fn same(known: &[PersistentVolumeClaimCondition], wanted: &[Value]) -> bool {

@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use serde_json::{Value, json};
 
 use super::{
-    BOUND_BY_CONTROLLER, PROVISIONED_BY, annotation, mode, name, uid, volume_of_claim, volume_reference,
-    claim_reference,
+    BOUND_BY_CONTROLLER, PROVISIONED_BY, annotation, claim_reference, mode, name, uid, volume_of_claim,
+    volume_reference,
 };
 use crate::plan::{Note, Op, PERSISTENT_VOLUMES, Plan, Step};
 

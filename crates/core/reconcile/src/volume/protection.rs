@@ -15,8 +15,7 @@ pub fn uses(pod: &PodView, claim: &PersistentVolumeClaim) -> bool {
         let named = pod.ephemeral.iter().any(|(volume, _)| ephemeral::claim_name(&pod.name, volume) == own);
         named && ephemeral::is_owned_by(claim, pod)
     };
-    !pod.node.is_empty()
-        && (pod.claims.iter().any(|(_, claim)| claim == own) || (!pod.shut_down && is_ephemeral()))
+    !pod.node.is_empty() && (pod.claims.iter().any(|(_, claim)| claim == own) || (!pod.shut_down && is_ephemeral()))
 }
 
 /// Adds or removes the finalizer of a claim.

@@ -115,7 +115,8 @@ impl Controller {
             return Ok(Some(std::time::Duration::from_secs(15)));
         };
         let about = claim_reference(claim);
-        let (namespace, name) = (about.namespace.as_deref().unwrap_or_default(), about.name.as_deref().unwrap_or_default());
+        let (namespace, name) =
+            (about.namespace.as_deref().unwrap_or_default(), about.name.as_deref().unwrap_or_default());
         let told = format!("External provisioner is provisioning volume for claim {:?}", format!("{namespace}/{name}"));
         self.tell(Note::normal(&about, "Provisioning", told)).await?;
         let Request { name: disk, bytes, block, .. } = &request;

@@ -16,11 +16,11 @@ use crate::node::Node;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
 use nix::mount::{MntFlags, MsFlags};
+pub use persistent::{claim_name, claimed_dir};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-pub use persistent::{claim_name, claimed_dir};
 pub use subpath::bind_subpath;
 
 /// What image volumes need.

@@ -176,7 +176,11 @@ impl<'a> Place<'a> {
     fn found(&self) -> Option<PathBuf> {
         if let Ok(device) = std::fs::read_link(self.linked_at()) {
             // After a restart of the machine the device may be another one, or none.
-            return Path::new("/sys/block").join(device.file_name()?).join("loop/backing_file").exists().then_some(device);
+            return Path::new("/sys/block")
+                .join(device.file_name()?)
+                .join("loop/backing_file")
+                .exists()
+                .then_some(device);
         }
         let at = self.mounted_at();
         mounts::is_mounted(&at).unwrap_or(false).then_some(at)
@@ -205,7 +209,8 @@ impl<'a> Place<'a> {
             Source::Disk(name) => {
                 let (disks, name) = (self.node.disks.clone(), name.to_owned());
                 let made = tokio::task::spawn_blocking(move || prepare_disk(&disks, &name, block));
-                let path = made.await.map_err(|e| e.to_string())?.map_err(|e| format!("{:#}", anyhow::Error::new(e)))?;
+                let path =
+                    made.await.map_err(|e| e.to_string())?.map_err(|e| format!("{:#}", anyhow::Error::new(e)))?;
                 if block { self.device(&path) } else { self.show(&path) }
             }
             Source::Nfs(source) => {
@@ -214,9 +219,7 @@ impl<'a> Place<'a> {
                 super::nfs::mount(source, &options, self.read_only(), &at).await?;
                 Ok(at)
             }
-            Source::Csi(driver) => {
-                Err(format!("driver name {driver} not found in the list of registered CSI drivers"))
-            }
+            Source::Csi(driver) => Err(format!("driver name {driver} not found in the list of registered CSI drivers")),
             Source::Unknown => Err("no volume plugin matched".to_owned()),
         }
     }
