@@ -25,7 +25,6 @@ const EVICTIONS_MAX: usize = 16;
 pub struct Writer {
     pub client: kube::Client,
     pub recorder: Recorder,
-    pub volumes: VolumeBinder,
 }
 
 /// How a binding ended: an error means that the pod is not on this node.
@@ -54,8 +53,14 @@ pub struct Refused {
 
 impl Writer {
     /// Binds the pod's volumes, then the pod.
-    pub async fn bind_with_volumes(self, pod: Arc<Cached<PodInfo>>, node: String, plan: VolumePlan) -> Bound {
-        let Err(error) = self.volumes.bind(&pod, &node, &plan).await else { return self.bind(pod, node).await };
+    pub async fn bind_with_volumes(
+        self,
+        volumes: VolumeBinder,
+        pod: Arc<Cached<PodInfo>>,
+        node: String,
+        plan: VolumePlan,
+    ) -> Bound {
+        let Err(error) = volumes.bind(&pod, &node, &plan).await else { return self.bind(pod, node).await };
         let message = format!("running PreBind plugin \"VolumeBinding\": binding volumes: {error}");
         tracing::debug!(pod = %pod.key.name, namespace = %pod.key.namespace, %message);
         self.recorder.record(&reference(&pod), EventKind::Warning, "FailedScheduling", message);

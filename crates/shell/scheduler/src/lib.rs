@@ -218,7 +218,7 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
         storage = Storage::start(&hub) => storage,
     };
     let binder = VolumeBinder { client: client.clone(), claims: storage.claims.clone() };
-    let writer = Writer { recorder: Recorder::new(client.clone(), &config.name, None), client, volumes: binder };
+    let writer = Writer { recorder: Recorder::new(client.clone(), &config.name, None), client };
     let mut state = State::new(config.name, config.seed);
     let mut binds: JoinSet<Bound> = JoinSet::new();
     // These may wait for minutes; they must not keep others from being bound.
@@ -250,7 +250,7 @@ pub async fn run(config: SchedulerConfig, client: kube::Client, stop: Cancellati
                     binds.spawn(writer.clone().bind(pod, node));
                 }
                 state::Outcome::Bind(pod, node, plan) => {
-                    slow_binds.spawn(writer.clone().bind_with_volumes(pod, node, plan));
+                    slow_binds.spawn(writer.clone().bind_with_volumes(binder.clone(), pod, node, plan));
                 }
                 state::Outcome::Refuse(pod, refusal) => drop(refusals.spawn(writer.clone().refuse(pod, refusal))),
             }

@@ -239,14 +239,15 @@ impl Controller {
             }
         }
         let mut plan = Plan::default();
-        if !volume.deleting {
-            let uid = Some(volume.uid.clone());
+        if volume.deleting {
+            let finalizers = disk::without_finalizer(&volume);
+            let body = json!({"metadata": {"resourceVersion": volume.resource_version, "finalizers": finalizers}});
+            plan.push(Op::update(PERSISTENT_VOLUMES, "", &key.name, body));
+        } else {
+            // Its finalizers hold it until the change that this makes comes back here.
             let (namespace, name) = (String::new(), key.name.clone());
-            plan.push(Op::Delete { resource: PERSISTENT_VOLUMES, namespace, name, uid: uid.clone(), grace: None });
+            plan.push(Op::Delete { resource: PERSISTENT_VOLUMES, namespace, name, uid: None, grace: None });
         }
-        let finalizers = disk::without_finalizer(&volume);
-        let body = json!({"metadata": {"uid": volume.uid, "finalizers": finalizers}});
-        plan.push(Op::update(PERSISTENT_VOLUMES, "", &key.name, body));
         match self.writer.apply(&plan).await {
             Err(error) if error.source.is_not_found() => Ok(None),
             result => Ok(result.map(|()| None)?),
