@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
 const INGRESS_USER: &str = "tug:ingress-controller";
 /// Controllers as upstream names their roles.
-const CONTROLLERS: [&str; 24] = [
+const CONTROLLERS: [&str; 25] = [
     "certificate-controller",
     "clusterrole-aggregation-controller",
     "cronjob-controller",
@@ -42,6 +42,7 @@ const CONTROLLERS: [&str; 24] = [
     "replication-controller",
     "root-ca-cert-publisher",
     "service-account-controller",
+    "service-controller",
     "statefulset-controller",
 ];
 
@@ -60,6 +61,7 @@ pub fn start(
     let controllers = controllers::Config {
         root_ca_pem: pki.ca.certificate_pem().to_owned(),
         cluster_cidrs: vec![cluster.pod_cidr()],
+        node_ports_reserved: vec![cluster.port, cluster.kubelet_port()],
         ..controllers::Config::default()
     };
     let client = server.client_as(component(CONTROLLERS_USER));

@@ -71,6 +71,8 @@ pub struct ProxyState {
     elements: Elements,
     chains: BTreeSet<Balance>,
     stale: BTreeSet<Key>,
+    /// Services with a health check.
+    checked: BTreeSet<Key>,
     /// How many elements send to each address.
     uses: BTreeMap<Ipv4Addr, u32>,
 }
@@ -86,6 +88,7 @@ impl ProxyState {
             elements: Elements::default(),
             chains: table::chains_in_advance().collect(),
             stale: BTreeSet::new(),
+            checked: BTreeSet::new(),
             uses: BTreeMap::new(),
         };
         state.set_config(config);
@@ -114,6 +117,10 @@ impl ProxyState {
 
     /// Sets or removes a Service.
     pub fn set_service(&mut self, key: Key, service: Option<ServiceView>) {
+        match &service {
+            Some(view) if view.health_check_port != 0 => drop(self.checked.insert(key.clone())),
+            _ => drop(self.checked.remove(&key)),
+        }
         let changed = match service {
             Some(view) => self.services.insert(key.clone(), view.clone()).as_ref() != Some(&view),
             None => self.services.remove(&key).is_some(),
@@ -149,6 +156,20 @@ impl ProxyState {
     /// Keys of all known Services and of all slices, for a caller that was given a new complete list.
     pub fn known(&self) -> (BTreeSet<Key>, BTreeSet<Key>) {
         (self.services.keys().cloned().collect(), self.slice_owner.keys().cloned().collect())
+    }
+
+    /// The Services with a health check by its port, with the number of their ready endpoints on this node.
+    pub fn health_checks(&self) -> BTreeMap<u16, (Key, usize)> {
+        let checked = self.checked.iter().filter_map(|key| Some((key, self.services.get(key)?)));
+        let counted = checked.map(|(key, service)| {
+            let slices = self.slices.get(key).into_iter().flat_map(BTreeMap::values);
+            let here = slices
+                .flat_map(|slice| &slice.endpoints)
+                .filter(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(self.config.node.name.as_str()));
+            let addresses: BTreeSet<&String> = here.filter_map(|endpoint| endpoint.addresses.first()).collect();
+            (service.health_check_port, (key.clone(), addresses.len()))
+        });
+        counted.collect()
     }
 
     fn replan(&mut self) {

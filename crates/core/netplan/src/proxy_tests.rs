@@ -189,6 +189,22 @@ fn node_ports_and_outside_addresses_follow_the_traffic_policy() {
 }
 
 #[test]
+fn health_checks_count_the_ready_endpoints_here() {
+    let mut state = ProxyState::new(config());
+    feed(&mut state, "service default/web 10.96.0.20 http/tcp/80/30080 lb=1.2.3.4 external-policy=Local health=30999");
+    let counts =
+        |state: &ProxyState| state.health_checks().into_iter().map(|(port, (_, n))| (port, n)).collect::<Vec<_>>();
+    assert_eq!(counts(&state), [(30_999, 0)]);
+    feed(
+        &mut state,
+        "slice default/w web http/tcp/80 : 10.200.1.3@n1 10.200.1.4@n1!terminating 10.200.2.4@n2 10.200.1.5@n1",
+    );
+    assert_eq!(counts(&state), [(30_999, 2)]);
+    feed(&mut state, "service default/web 10.96.0.20 http/tcp/80/30080");
+    assert_eq!(counts(&state), []);
+}
+
+#[test]
 fn udp_flows_of_gone_endpoints_are_flushed() {
     let service = "service default/dns 10.96.0.30 d/udp/53/30053\n";
     let slice = "slice default/d dns d/udp/53 : 10.200.1.3@n1 10.200.2.4@n2";

@@ -56,6 +56,7 @@ fn service<'a>(mut words: impl Iterator<Item = &'a str>) -> ServiceView {
         affinity_seconds: None,
         internal_local: false,
         external_local: false,
+        health_check_port: 0,
         other_proxy: false,
     };
     for word in words {
@@ -64,6 +65,7 @@ fn service<'a>(mut words: impl Iterator<Item = &'a str>) -> ServiceView {
             Some(("lb", ip)) => drop(view.load_balancer_ips.insert(ip.parse().unwrap())),
             Some(("from", range)) => drop(view.source_ranges.insert(range.to_owned())),
             Some(("affinity", seconds)) => view.affinity_seconds = Some(seconds.parse().unwrap()),
+            Some(("health", port)) => view.health_check_port = port.parse().unwrap(),
             Some(("internal", policy)) => view.internal_local = policy == "Local",
             Some(("external-policy", policy)) => view.external_local = policy == "Local",
             Some(other) => panic!("unknown option {other:?}"),

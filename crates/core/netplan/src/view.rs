@@ -92,6 +92,8 @@ pub struct ServiceView {
     pub affinity_seconds: Option<u32>,
     pub internal_local: bool,
     pub external_local: bool,
+    /// `spec.healthCheckNodePort`, where a load balancer asks on it which nodes have endpoints; else zero.
+    pub health_check_port: u16,
     /// `service.kubernetes.io/service-proxy-name` is set: someone else proxies this Service.
     pub other_proxy: bool,
 }
@@ -159,6 +161,7 @@ impl From<&Service> for ServiceView {
             affinity_seconds,
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            health_check_port: spec.health_check_node_port.and_then(port_number).unwrap_or(0),
             other_proxy: service.metadata.labels.iter().flatten().any(|(name, _)| name == OTHER_PROXY_LABEL),
         }
     }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::plan::{ENDPOINT_SLICES, Op, Plan, difference, to_value};
 use crate::pod::PodView;
+use crate::traffic_distribution::{hints, preference};
 
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -52,6 +53,7 @@ pub fn plan(
     if service.metadata.deletion_timestamp.is_some() || external || spec.selector.is_none() {
         return Plan::default();
     }
+    let near = preference(service);
     let mut groups: BTreeMap<GroupKey, Group> = BTreeMap::new();
     let families = families(&spec.ip_families, &spec.cluster_ip);
     for family in &families {
@@ -59,7 +61,9 @@ pub fn plan(
             let Some(ip) = pod.ips.iter().find(|ip| family_of(ip) == *family) else { continue };
             let ports = endpoint_ports(spec.ports.as_deref().unwrap_or_default(), pod);
             let key = ((*family).to_owned(), to_value(&ports).to_string());
-            groups.entry(key).or_default().endpoints.push(endpoint(service, pod, ip, zone));
+            let mut endpoint = endpoint(service, pod, ip, zone);
+            endpoint.hints = hints(near, &endpoint);
+            groups.entry(key).or_default().endpoints.push(endpoint);
         }
     }
     let template = SliceTemplate {
@@ -324,6 +328,24 @@ mod tests {
             "spec": { "selector": { "app": "web" }, "ports": [{ "name": "http", "port": 80, "targetPort": "web" }] },
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn near_endpoints_are_hinted_where_the_service_asks_for_them() {
+        let hints_of = |wanted: Option<&str>, ready: bool| {
+            let mut service = service();
+            service.spec.as_mut().unwrap().traffic_distribution = wanted.map(str::to_owned);
+            let plan = plan(&service, &[pod(1, 80, ready)], &[], &|node| Some(format!("zone-of-{node}")));
+            let Op::Create { object, .. } = &plan.steps[0].op else { panic!("{plan:?}") };
+            object["endpoints"][0]["hints"].clone()
+        };
+        let zone = json!({ "forZones": [{ "name": "zone-of-n1" }] });
+        assert_eq!(hints_of(None, true), json!(null));
+        assert_eq!(hints_of(Some("PreferClose"), true), zone);
+        assert_eq!(hints_of(Some("PreferSameZone"), true), zone);
+        assert_eq!(hints_of(Some("PreferSameZone"), false), json!(null));
+        let node = json!({ "forZones": [{ "name": "zone-of-n1" }], "forNodes": [{ "name": "n1" }] });
+        assert_eq!(hints_of(Some("PreferSameNode"), true), node);
     }
 
     fn pod(number: usize, port: i32, ready: bool) -> Arc<PodView> {

@@ -13,6 +13,7 @@ pub mod endpoints;
 pub mod garbage;
 pub mod horizontal;
 pub mod job;
+pub mod load_balancer;
 pub mod namespace;
 mod node_fit;
 pub mod node_lifecycle;
@@ -27,6 +28,7 @@ pub mod service_account;
 pub mod statefulset;
 mod statefulset_claims;
 mod statefulset_status;
+mod traffic_distribution;
 pub mod volume;
 
 pub use plan::{Note, Op, Plan, Resource};

@@ -25,6 +25,7 @@ resources! {
     NAMESPACES = "v1" "namespaces" "Namespace";
     CONFIG_MAPS = "v1" "configmaps" "ConfigMap";
     SERVICE_ACCOUNTS = "v1" "serviceaccounts" "ServiceAccount";
+    SERVICES = "v1" "services" "Service";
     ENDPOINTS = "v1" "endpoints" "Endpoints";
     REPLICATION_CONTROLLERS = "v1" "replicationcontrollers" "ReplicationController";
     REPLICA_SETS = "apps/v1" "replicasets" "ReplicaSet";

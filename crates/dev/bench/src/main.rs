@@ -1,6 +1,7 @@
 //! Benchmarks that print rates and ratios measured in one run.
 
 mod api;
+mod network;
 mod scheduler;
 mod store;
 
@@ -39,6 +40,11 @@ enum Bench {
         #[arg(long, default_value_t = 10_000)]
         pods: usize,
     },
+    /// Service rules in the kernel, with few Services and with many; needs root.
+    Network {
+        #[arg(long, default_value_t = 10_000)]
+        services: u32,
+    },
 }
 
 fn main() -> Result<()> {
@@ -48,5 +54,6 @@ fn main() -> Result<()> {
         Bench::Store { directory, seconds } => runtime.block_on(store::run(&directory, seconds)),
         Bench::Api { kubeconfig, objects, watchers } => runtime.block_on(api::run(kubeconfig, objects, watchers)),
         Bench::Scheduler { nodes, pods } => scheduler::run(nodes, pods),
+        Bench::Network { services } => network::run(services),
     }
 }

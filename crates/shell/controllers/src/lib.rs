@@ -13,6 +13,7 @@ mod horizontal;
 mod job;
 mod job_ttl;
 mod kind_paths;
+mod load_balancer;
 mod namespace;
 mod namespaces;
 mod node_lifecycle;
@@ -50,6 +51,8 @@ pub struct Config {
     pub finished_pods_max: usize,
     /// Keys of one controller worked on at the same time.
     pub workers_max: usize,
+    /// TCP ports of the nodes that belong to the cluster's own servers: no LoadBalancer Service gets them.
+    pub node_ports_reserved: Vec<u16>,
 }
 
 impl Default for Config {
@@ -61,6 +64,7 @@ impl Default for Config {
             node_monitor_grace: Duration::from_secs(40),
             finished_pods_max: 12_500,
             workers_max: 5,
+            node_ports_reserved: Vec::new(),
         }
     }
 }
@@ -84,6 +88,7 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("endpointslice-controller", endpoints::start_slices),
     ("endpoints-controller", endpoints::start_endpoints),
     ("endpointslice-mirroring-controller", endpoints::start_mirror),
+    ("service-lb-controller", load_balancer::start),
     ("resourcequota-controller", resource_quota::start),
     ("persistentvolume-binder-controller", volumes::start_binder),
     ("persistentvolumeclaim-protection-controller", volumes::start_claim_protection),

@@ -14,6 +14,7 @@ fn zone() -> SharedZone {
         affinity_seconds: None,
         internal_local: false,
         external_local: false,
+        health_check_port: 0,
         other_proxy: false,
     };
     zone.set_service(Key::new("default", "web"), Some(service(Frontend::Cluster(vec![[10, 96, 0, 20].into()]))));
@@ -123,6 +124,7 @@ fn some_view() -> ServiceView {
         affinity_seconds: None,
         internal_local: false,
         external_local: false,
+        health_check_port: 0,
         other_proxy: false,
     }
 }

@@ -12,6 +12,7 @@ mod dns;
 mod forward;
 mod guard;
 mod guarded;
+mod health;
 #[cfg(test)]
 mod lab;
 mod link;

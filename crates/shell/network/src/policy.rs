@@ -161,6 +161,10 @@ pub async fn run(
                     error = &error as &dyn std::error::Error,
                     "cannot apply policy rules, will replace them"
                 );
+                if !state.has_policies() {
+                    // Old tables that cannot be removed are no reason to hold pods back.
+                    guarded.settle(false, vec![]);
+                }
                 let wait = retry.map_or(RETRY_MIN, |(_, wait)| (wait * 2).min(RETRY_MAX));
                 (unknown, retry) = (true, Some((Instant::now() + wait, wait)));
             }

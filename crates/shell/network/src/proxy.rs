@@ -5,13 +5,14 @@
 
 use crate::applied::Applied;
 use crate::guard::Guard;
+use crate::health::Checks;
 use crate::nft::{self, CallError};
 use crate::watch::Change;
 use netplan::proxy::{ProxyState, Transaction, UdpFlush};
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,7 @@ pub async fn run(
     mut state: ProxyState,
     mut changes: mpsc::Receiver<Change>,
     applied: Applied,
+    checks: watch::Sender<Checks>,
     stop: CancellationToken,
 ) {
     // A restart must not take away rules that it has not learned about yet.
@@ -80,6 +82,12 @@ pub async fn run(
         if !(services && slices && configured) || retry.is_some_and(|(at, _)| at > Instant::now()) {
             continue;
         }
+        checks.send_if_modified(|known| {
+            let now = state.health_checks();
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
         let transaction = if unknown { Some(state.full()) } else { state.transaction() };
         let Some(transaction) = transaction else { continue };
         owed.take_over(&transaction);

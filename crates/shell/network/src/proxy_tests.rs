@@ -53,7 +53,7 @@ impl Node {
         let (handle, token) = (applied.clone(), stop.clone());
         let thread = lab.spawn("n1", move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(state, receiver, handle, token));
+            runtime.block_on(run(state, receiver, handle, watch::Sender::new(Checks::new()), token));
         });
         let node = Self { lab, changes, applied, stop, thread: Some(thread) };
         node.send(Change::Config(Box::new(config)));

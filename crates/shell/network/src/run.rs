@@ -6,7 +6,7 @@ use crate::forward::Forwarder;
 use crate::link::Links;
 use crate::policy::{self, PolicyChange};
 use crate::watch::{self as watches, Change};
-use crate::{cni, nft, proxy};
+use crate::{cni, health, nft, proxy};
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
@@ -46,6 +46,7 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
     let state = ProxyState::new(proxy_config(&config, None, None));
     let (policies, policy_receiver) = mpsc::channel(policy::CHANGES_WAITING_MAX);
     let policy_state = PolicyState::new(policy_config(&config, None));
+    let (checks, checked) = watch::channel(health::Checks::new());
     let sink = |change: Change| {
         learn(&zone, &change);
         let sender = sender.clone();
@@ -70,7 +71,8 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
         () = watches::services(client.clone(), sink) => {}
         () = watches::slices(client.clone(), sink) => {}
         () = watches::nodes(client.clone(), node_sink) => {}
-        () = proxy::run(state, receiver, config.applied.clone(), stop.clone()) => {}
+        () = proxy::run(state, receiver, config.applied.clone(), checks, stop.clone()) => {}
+        () = health::run(config.node_ip, checked, stop.clone()) => {}
         () = node.follow(nodes) => {}
         () = stop.cancelled() => {}
     }

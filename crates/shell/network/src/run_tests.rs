@@ -58,7 +58,7 @@ fn start(
             let mut node = Local { config: &config, links, zone, changes, policies, stop: stop.clone(), network: None };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = proxy::run(state, receiver, config.applied.clone(), stop.clone()) => {}
+                () = proxy::run(state, receiver, config.applied.clone(), watch::Sender::new(BTreeMap::new()), stop.clone()) => {}
                 () = node.follow(nodes) => {}
             }
             cleanup(&config).await.unwrap();

@@ -14,7 +14,9 @@ mod inside;
 mod jumps;
 mod limits;
 mod network;
+mod policy;
 mod rollout;
+mod services;
 mod storage;
 mod tour;
 mod workloads_plain;
@@ -37,6 +39,8 @@ const SCENARIOS: &[Scenario] = &[
     ("inside::logs", inside::logs),
     ("clients::kube_rs", clients::kube_rs),
     ("network::services_and_names", network::services_and_names),
+    ("policy::guards_pods", policy::guards_pods),
+    ("services::features", services::features),
     ("rollout::loses_no_request", rollout::loses_no_request),
     ("workloads_sets::stateful_set", workloads_sets::stateful_set),
     ("workloads_sets::daemon_set", workloads_sets::daemon_set),
