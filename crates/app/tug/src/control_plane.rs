@@ -61,7 +61,8 @@ pub fn start(
     let controllers = controllers::Config {
         root_ca_pem: pki.ca.certificate_pem().to_owned(),
         cluster_cidrs: vec![cluster.pod_cidr()],
-        node_ports_reserved: vec![cluster.port, cluster.kubelet_port()],
+        // Beside the API server and the kubelet, the ingress of the nodes.
+        node_ports_reserved: vec![cluster.port, cluster.kubelet_port(), 80, 443],
         ..controllers::Config::default()
     };
     let client = server.client_as(component(CONTROLLERS_USER));
@@ -106,6 +107,14 @@ pub fn bootstrap_objects() -> Vec<Value> {
     let policed = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "tug:node-policies"},
                          "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "tug:node-policies"},
                          "subjects": [{"apiGroup": api, "kind": "Group", "name": "system:nodes"}]});
+    // Each node answers names itself, and so reads where names outside the cluster are asked for.
+    let meta = json!({"name": "tug:node-dns", "namespace": "kube-system"});
+    let dns = json!({"apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": meta,
+                     "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["kube-dns"],
+                                "verbs": ["get", "list", "watch"]}]});
+    let names = json!({"apiVersion": format!("{api}/v1"), "kind": "RoleBinding", "metadata": meta,
+                       "roleRef": {"apiGroup": api, "kind": "Role", "name": "tug:node-dns"},
+                       "subjects": [{"apiGroup": api, "kind": "Group", "name": "system:nodes"}]});
     // Who may look at pods may see what they use.
     let aggregate = |role: &str| (format!("{api}/aggregate-to-{role}"), Value::from("true"));
     let labels: serde_json::Map<String, Value> = ["view", "edit", "admin"].map(aggregate).into_iter().collect();
@@ -113,7 +122,7 @@ pub fn bootstrap_objects() -> Vec<Value> {
                          "metadata": {"name": "system:aggregated-metrics-reader", "labels": labels},
                          "rules": [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"],
                                     "verbs": ["get", "list", "watch"]}]});
-    let shared = CONTROLLERS.iter().map(binding).chain([nodes, policies, policed, metrics]);
+    let shared = CONTROLLERS.iter().map(binding).chain([nodes, policies, policed, dns, names, metrics]);
     shared.chain(ingress_objects()).chain(disk_objects()).collect()
 }
 

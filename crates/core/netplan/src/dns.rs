@@ -112,12 +112,14 @@ impl Zone {
                 let old = self.services.remove(&key);
                 if let Some(count) = self.namespaces.get_mut(&key.namespace) {
                     *count -= usize::from(old.is_some()).min(*count);
+                    if *count == 0 {
+                        self.namespaces.remove(&key.namespace);
+                    }
                 }
                 old
             }
         };
         drop(old);
-        self.namespaces.retain(|_, count| *count > 0);
         self.index(&key, true);
     }
 

@@ -39,7 +39,10 @@ pub fn run(services: u32) -> Result<()> {
         let change = place.changes(&mut state, count / 2, address)?;
         println!("{count} services: a changed endpoint takes packets after {change:.1?} (median of {CHANGES})");
     }
-    println!("first answer with {services} services: {:.2} of that with 10", firsts[1].as_secs_f64() / firsts[0].as_secs_f64());
+    println!(
+        "first answer with {services} services: {:.2} of that with 10",
+        firsts[1].as_secs_f64() / firsts[0].as_secs_f64()
+    );
     Ok(())
 }
 

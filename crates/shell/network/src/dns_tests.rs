@@ -114,6 +114,39 @@ async fn other_names_are_forwarded_and_remembered_for_a_while() {
     stop_upstream.cancel();
 }
 
+#[tokio::test]
+async fn stub_domains_and_upstreams_follow_their_configuration() {
+    let upstream = |ip: [u8; 4]| {
+        let mut zone = Zone::new("acme.test", [127, 0, 0, 1].into());
+        zone.set_service(
+            Key::new("d", "w"),
+            Some(ServiceView { frontend: Frontend::Cluster(vec![ip.into()]), ..some_view() }),
+        );
+        start(Arc::new(RwLock::new(zone)), Forwarder::with_resolvers(vec![]))
+    };
+    let ((first, stop_first), (second, stop_second)) = (upstream([1, 1, 1, 1]).await, upstream([2, 2, 2, 2]).await);
+    let upstreams = crate::upstreams::SharedUpstreams::default();
+    let forwarder = Forwarder::new("/nonexistent".into(), vec![], upstreams.clone());
+    let (server, stop) = start(zone(), forwarder).await;
+    let name = "w.d.svc.acme.test.";
+    assert_eq!(show(&ask(server, name, RecordType::A, false).await), "ServFail ");
+    let stub =
+        |address| crate::upstreams::Upstreams { stubs: [("acme.test".to_owned(), vec![address])].into(), others: None };
+    upstreams.set(stub(first));
+    assert_eq!(show(&ask(server, name, RecordType::A, false).await), "NoError 1.1.1.1");
+    upstreams.set(stub(second));
+    assert_eq!(
+        show(&ask(server, name, RecordType::A, false).await),
+        "NoError 2.2.2.2",
+        "nothing of the past is remembered"
+    );
+    assert_eq!(show(&ask(server, "w.d.svc.other.test.", RecordType::A, false).await), "ServFail ");
+    assert_eq!(show(&ask(server, "web.default.svc.cluster.local.", RecordType::A, false).await), "NoError 10.96.0.20");
+    for token in [stop, stop_first, stop_second] {
+        token.cancel();
+    }
+}
+
 fn some_view() -> ServiceView {
     ServiceView {
         frontend: Frontend::Pending,

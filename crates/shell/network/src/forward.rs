@@ -1,5 +1,6 @@
 //! Asks the host's resolvers for names outside the cluster, with a short bounded cache.
 
+use crate::upstreams::SharedUpstreams;
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use std::collections::HashMap;
@@ -48,8 +49,10 @@ pub struct Forwarder {
     resolv_conf: PathBuf,
     /// Our own addresses: asking them would be asking ourselves.
     own: Vec<IpAddr>,
+    upstreams: SharedUpstreams,
     resolvers: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
-    cache: Mutex<HashMap<CacheKey, Cached>>,
+    /// Answers, and the generation of upstreams that gave them.
+    cache: Mutex<(u64, HashMap<CacheKey, Cached>)>,
 }
 
 /// The nameservers of a resolv.conf text.
@@ -62,16 +65,23 @@ pub fn nameservers(text: &str) -> Vec<SocketAddr> {
 }
 
 impl Forwarder {
-    pub fn new(resolv_conf: PathBuf, own: Vec<IpAddr>) -> Self {
-        Self { resolv_conf, own, resolvers: Mutex::new(None), cache: Mutex::default() }
+    pub fn new(resolv_conf: PathBuf, own: Vec<IpAddr>, upstreams: SharedUpstreams) -> Self {
+        Self { resolv_conf, own, upstreams, resolvers: Mutex::new(None), cache: Mutex::default() }
     }
 
     #[cfg(test)]
     pub fn with_resolvers(resolvers: Vec<SocketAddr>) -> Self {
-        let forwarder = Self::new(PathBuf::from("test"), vec![]);
+        let forwarder = Self::new(PathBuf::from("test"), vec![], SharedUpstreams::default());
         let far = Instant::now() + Duration::from_secs(3_600);
         *forwarder.resolvers.lock().unwrap() = Some((far, resolvers));
         forwarder
+    }
+
+    /// Whom to ask for a name.
+    fn resolvers_of(&self, name: &Name) -> Vec<SocketAddr> {
+        let Some(mut stated) = self.upstreams.of(&name.to_ascii()) else { return self.resolvers() };
+        stated.retain(|server| !self.own.contains(&server.ip()));
+        stated
     }
 
     fn resolvers(&self) -> Vec<SocketAddr> {
@@ -98,7 +108,7 @@ impl Forwarder {
             return Ok(answer);
         }
         let mut last = ForwardError::NoResolver { file: self.resolv_conf.clone() };
-        for resolver in self.resolvers() {
+        for resolver in self.resolvers_of(question.name()) {
             match tokio::time::timeout(ASK_TIME_MAX, exchange(resolver, question, dnssec, tcp)).await {
                 Ok(Ok(answer)) => {
                     self.remember(key, &answer);
@@ -113,7 +123,10 @@ impl Forwarder {
 
     fn remembered(&self, key: &CacheKey) -> Option<Message> {
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let cached = cache.get(key).filter(|cached| cached.until > Instant::now())?;
+        if cache.0 != self.upstreams.generation() {
+            return None;
+        }
+        let cached = cache.1.get(key).filter(|cached| cached.until > Instant::now())?;
         let mut answer = cached.answer.clone();
         let age = u32::try_from(cached.since.elapsed().as_secs()).unwrap_or(u32::MAX);
         for record in answer.answers.iter_mut().chain(&mut answer.authorities).chain(&mut answer.additionals) {
@@ -139,7 +152,13 @@ impl Forwarder {
         }
         let since = Instant::now();
         let until = since + Duration::from_secs(seconds.min(CACHE_SECONDS_MAX).into());
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, cache) = &mut *known;
+        let generation = self.upstreams.generation();
+        if *of != generation {
+            cache.clear();
+            *of = generation;
+        }
         if cache.len() >= CACHE_ENTRIES_MAX {
             cache.retain(|_, cached| cached.until > since);
         }

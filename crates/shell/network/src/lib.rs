@@ -22,6 +22,7 @@ mod policy;
 mod probe;
 mod proxy;
 mod run;
+mod upstreams;
 mod watch;
 
 pub use applied::Applied;

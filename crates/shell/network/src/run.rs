@@ -5,6 +5,7 @@ use crate::dns::{Listener, Server, SharedZone};
 use crate::forward::Forwarder;
 use crate::link::Links;
 use crate::policy::{self, PolicyChange};
+use crate::upstreams::SharedUpstreams;
 use crate::watch::{self as watches, Change};
 use crate::{cni, health, nft, proxy};
 use anyhow::Context;
@@ -56,10 +57,12 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
         nodes_sender.send_if_modified(|known| note(known, name, node.as_ref()));
         std::future::ready(())
     };
+    let upstreams = SharedUpstreams::default();
     let mut node = Local {
         config: &config,
         links,
         zone: zone.clone(),
+        upstreams: upstreams.clone(),
         changes: sender.clone(),
         policies: policies.clone(),
         stop: stop.clone(),
@@ -71,6 +74,7 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
         () = watches::services(client.clone(), sink) => {}
         () = watches::slices(client.clone(), sink) => {}
         () = watches::nodes(client.clone(), node_sink) => {}
+        () = watches::upstreams(client.clone(), |servers| upstreams.set(servers)) => {}
         () = proxy::run(state, receiver, config.applied.clone(), checks, stop.clone()) => {}
         () = health::run(config.node_ip, checked, stop.clone()) => {}
         () = node.follow(nodes) => {}
@@ -131,6 +135,7 @@ struct Local<'a> {
     config: &'a NetworkConfig,
     links: Links,
     zone: SharedZone,
+    upstreams: SharedUpstreams,
     changes: mpsc::Sender<Change>,
     policies: mpsc::Sender<PolicyChange>,
     stop: CancellationToken,
@@ -208,7 +213,7 @@ impl Local<'_> {
             listener: SocketAddrV4::new(gateway, port),
         };
         let own = vec![gateway.into(), self.config.dns_service_ip.into()];
-        let forwarder = Forwarder::new(self.config.resolv_conf.clone(), own);
+        let forwarder = Forwarder::new(self.config.resolv_conf.clone(), own, self.upstreams.clone());
         let dns_stop = self.stop.child_token();
         tokio::spawn(Server::new(self.zone.clone(), forwarder).run(listener, dns_stop.clone()));
         let proxy = proxy_config(self.config, Some(pod_cidr), Some(redirect));

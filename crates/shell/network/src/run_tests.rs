@@ -55,7 +55,7 @@ fn start(
             changes.send(Change::SlicesSynced).await.unwrap();
             let state = ProxyState::new(proxy_config(&config, None, None));
             let (policies, _kept) = mpsc::channel(16);
-            let mut node = Local { config: &config, links, zone, changes, policies, stop: stop.clone(), network: None };
+            let mut node = Local { config: &config, links, zone, upstreams: SharedUpstreams::default(), changes, policies, stop: stop.clone(), network: None };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = proxy::run(state, receiver, config.applied.clone(), watch::Sender::new(BTreeMap::new()), stop.clone()) => {}

@@ -1,18 +1,22 @@
 //! From API watches to changes of small views: one task per kind, complete lists turned into differences.
 
 use crate::policy::PolicyChange;
+use crate::upstreams::Upstreams;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::core::{ApiResource, DynamicObject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use netplan::policy::view::{PodView, PolicyView};
 use netplan::proxy::ProxyConfig;
 use netplan::view::{Key, ServiceView, SliceView};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::future::Future;
@@ -32,18 +36,78 @@ fn key(object: &impl ResourceExt) -> Key {
     Key::new(object.namespace().unwrap_or_default(), object.name_any())
 }
 
+/// An object, or why its content does not fit its type; its name is known in either case. The bytes are decoded once.
+#[derive(Clone, Debug)]
+struct Loose<K> {
+    metadata: ObjectMeta,
+    content: Result<K, String>,
+}
+
+impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Loose<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Named {
+            #[serde(default)]
+            metadata: ObjectMeta,
+        }
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        match serde_json::from_str::<K>(text.get()) {
+            Ok(object) => Ok(Self { metadata: object.meta().clone(), content: Ok(object) }),
+            Err(error) => {
+                let Named { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+                Ok(Self { metadata, content: Err(error.to_string()) })
+            }
+        }
+    }
+}
+
+impl<K: Resource> Resource for Loose<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(of: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(of)
+    }
+    fn group(of: &K::DynamicType) -> Cow<'_, str> {
+        K::group(of)
+    }
+    fn version(of: &K::DynamicType) -> Cow<'_, str> {
+        K::version(of)
+    }
+    fn plural(of: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(of)
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
 /// Watches all objects of one kind for ever. `sink` gets every object that came or went, and after each complete list
 /// those that it no longer holds; `None` as key marks the end of such a list. Objects are decoded one by one, so that one
 /// that does not fit its type hides no other.
-async fn follow<K, F>(client: Client, mut sink: impl FnMut(Option<Key>, Option<K>) -> F)
+async fn follow<K, F>(client: Client, sink: impl FnMut(Option<Key>, Option<K>) -> F)
 where
-    K: Resource<DynamicType = ()> + DeserializeOwned,
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     F: Future<Output = ()>,
 {
-    let api = Api::<DynamicObject>::all_with(client, &ApiResource::erase::<K>(&()));
+    follow_some(Api::all(client), watcher::Config::default(), sink).await;
+}
+
+/// As [`follow`], of some objects.
+async fn follow_some<K, F>(
+    api: Api<Loose<K>>,
+    config: watcher::Config,
+    mut sink: impl FnMut(Option<Key>, Option<K>) -> F,
+) where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+    F: Future<Output = ()>,
+{
     let mut known = BTreeSet::new();
     let mut listed: Option<BTreeSet<Key>> = None;
-    let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
+    let mut events = std::pin::pin!(watcher::watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed = Some(BTreeSet::new()),
@@ -52,7 +116,7 @@ where
                 if let Some(listed) = &mut listed {
                     listed.insert(key.clone());
                 }
-                match object.try_parse::<K>() {
+                match object.content {
                     Ok(object) => {
                         known.insert(key.clone());
                         sink(Some(key), Some(object)).await;
@@ -106,6 +170,18 @@ pub async fn nodes<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(
     follow(client, |key, object: Option<Node>| sink(key.map(|key| key.name), object)).await;
 }
 
+/// Follows the ConfigMap with the upstream resolvers; without it there are none.
+pub async fn upstreams(client: Client, sink: impl Fn(Upstreams)) {
+    let config = watcher::Config::default().fields("metadata.name=kube-dns");
+    follow_some(Api::namespaced(client, "kube-system"), config, |key, object: Option<ConfigMap>| {
+        if key.is_some() {
+            sink(object.as_ref().map(Upstreams::read).unwrap_or_default());
+        }
+        std::future::ready(())
+    })
+    .await;
+}
+
 /// Follows all NetworkPolicies.
 pub async fn policies<F: Future<Output = ()>>(client: Client, mut sink: impl FnMut(PolicyChange) -> F) {
     follow(client, |key, object: Option<NetworkPolicy>| {
@@ -137,4 +213,26 @@ pub async fn namespaces<F: Future<Output = ()>>(client: Client, mut sink: impl F
         })
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::{ObjectList, WatchEvent};
+
+    #[test]
+    fn an_object_that_does_not_fit_hides_no_other() {
+        let good = r#"{"metadata":{"name":"good"},"spec":{"clusterIP":"10.0.0.1"}}"#;
+        let bad = r#"{"metadata":{"name":"bad","namespace":"a"},"spec":{"ports":7}}"#;
+        let list = format!(r#"{{"kind":"ServiceList","apiVersion":"v1","metadata":{{}},"items":[{bad},{good}]}}"#);
+        let list: ObjectList<Loose<Service>> = serde_json::from_str(&list).unwrap();
+        let names: Vec<(String, bool)> =
+            list.items.iter().map(|object| (object.name_any(), object.content.is_ok())).collect();
+        assert_eq!(names, [("bad".to_owned(), false), ("good".to_owned(), true)]);
+        for (text, fits) in [(good, true), (bad, false)] {
+            let event = format!(r#"{{"type":"MODIFIED","object":{text}}}"#);
+            let event: WatchEvent<Loose<Service>> = serde_json::from_str(&event).unwrap();
+            assert!(matches!(event, WatchEvent::Modified(object) if object.content.is_ok() == fits));
+        }
+    }
 }

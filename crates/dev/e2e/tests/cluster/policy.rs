@@ -135,7 +135,8 @@ fn egress(clients: &Clients<'_>) -> Result<()> {
 
 /// A request that waits for its answer fails at once when a policy comes between.
 fn open_connections(clients: &Clients<'_>) -> Result<()> {
-    let mut waiting = clients.own.command(&format!("exec near -- /demo get http://{}:8080/delay?ms=20000", clients.server));
+    let mut waiting =
+        clients.own.command(&format!("exec near -- /demo get http://{}:8080/delay?ms=20000", clients.server));
     let mut waiting = waiting.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()?;
     eventually(SOON, "an open connection", || {
         let open = clients.own.processes("near")?.len();

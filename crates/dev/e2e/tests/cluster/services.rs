@@ -116,7 +116,8 @@ fn outside(scope: &Scope<'_>) -> Result<()> {
     };
     // All nodes, and the one with the endpoint where traffic may not travel on.
     let (all, one) = (becomes("balanced", 3)?, becomes("outside", 1)?);
-    let curl = |url: &str| machine::programs::run("curl", &["-sS", "--max-time", "2", url]).map_err(anyhow::Error::from);
+    let curl =
+        |url: &str| machine::programs::run("curl", &["-sS", "--max-time", "2", url]).map_err(anyhow::Error::from);
     for ip in &all {
         eventually(SOON, &format!("balanced at {ip}"), || curl(&format!("http://{ip}:7081/")).map(drop))?;
     }
@@ -136,11 +137,13 @@ fn outside(scope: &Scope<'_>) -> Result<()> {
     }
     // The port is the first Service's as long as it lives.
     eventually(SOON, "the second Service's complaint", || {
-        let events = scope.run("get events --field-selector involvedObject.name=second -o jsonpath={.items[*].message}")?;
+        let events =
+            scope.run("get events --field-selector involvedObject.name=second -o jsonpath={.items[*].message}")?;
         ensure!(events.contains("belongs to service services/balanced"), "{events}");
         Ok(())
     })?;
-    scope.run("patch service balanced --type=merge -p {\"spec\":{\"loadBalancerSourceRanges\":[\"203.0.113.0/24\"]}}")?;
+    scope
+        .run("patch service balanced --type=merge -p {\"spec\":{\"loadBalancerSourceRanges\":[\"203.0.113.0/24\"]}}")?;
     eventually(SOON, "a client out of range", || {
         ensure!(curl(&format!("http://{}:7081/", all[0])).is_err(), "served all the same");
         Ok(())
