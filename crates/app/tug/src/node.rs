@@ -235,6 +235,8 @@ pub async fn run(spec: NodeSpec, client: Client, identity: Identity, stop: Cance
     let Identity { serving, clients, peers } = identity;
     let withdrawal = Withdrawal::new(&spec.name, client.clone(), Arc::new(rules), peers, stop.clone());
     let _ = node.withdrawal.set(withdrawal);
+    let metrics = ingress.metrics.clone();
+    let _ = node.more_metrics.set(Box::new(move || metrics.render()));
     let address = SocketAddr::from((spec.address, spec.kubelet_port));
     let view: Arc<dyn NodeView> = Arc::new(LocalView::new(node.clone()));
     let network = keep("network", &stop, {

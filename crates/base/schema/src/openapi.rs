@@ -110,15 +110,15 @@ impl Writer {
                 collection.push(("delete", "deletecollection", &list));
             }
             if kind.namespaced && has("list") {
-                paths.insert(all, self.path(&kind.gvk, "", &[("get", "list", &list)]));
+                paths.insert(all, self.path((kind, &kind.gvk), "", &[("get", "list", &list)]));
             }
-            paths.insert(scoped.clone(), self.path(&kind.gvk, &scoped, &collection));
+            paths.insert(scoped.clone(), self.path((kind, &kind.gvk), &scoped, &collection));
             let one = format!("{scoped}/{{name}}");
             let methods = [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")];
             let item: Vec<_> =
                 methods.iter().filter(|(verb, _)| has(verb)).map(|(_, method)| (*method, *method, &body)).collect();
             if !item.is_empty() {
-                paths.insert(one.clone(), self.path(&kind.gvk, &one, &item));
+                paths.insert(one.clone(), self.path((kind, &kind.gvk), &one, &item));
             }
             for sub in &kind.subresources {
                 let name = match sub.gvk == kind.gvk {
@@ -132,14 +132,15 @@ impl Writer {
                     .map(|(_, method)| (*method, *method, &name))
                     .collect();
                 let place = format!("{one}/{}", sub.name);
-                paths.insert(place.clone(), self.path(&sub.gvk, &place, &item));
+                paths.insert(place.clone(), self.path((kind, &sub.gvk), &place, &item));
             }
         }
         paths
     }
 
     /// One path with its operations: (HTTP method, action, definition of the body).
-    fn path(&self, gvk: &Gvk, template: &str, operations: &[(&str, &str, &String)]) -> Value {
+    fn path(&self, of: (&Served, &Gvk), template: &str, operations: &[(&str, &str, &String)]) -> Value {
+        let (kind, gvk) = of;
         let mut path = Map::new();
         for (method, action, name) in operations {
             let reference = self.dialect.reference(name);
@@ -157,6 +158,9 @@ impl Writer {
                 "application/merge-patch+json",
                 "application/strategic-merge-patch+json",
             ];
+            // Custom kinds know no strategic merge; clients choose their patch by this list.
+            let known = if kind.custom.is_some() { patch_types.len() - 1 } else { patch_types.len() };
+            let patch_types = &patch_types[..known];
             let mut operation = json!({
                 "operationId": format!("{action}{}", template.replace(['/', '{', '}', '.'], "_")),
                 "x-kubernetes-action": action,
@@ -177,7 +181,7 @@ impl Writer {
                 operation["responses"] = json!({"200": {"description": "OK", "schema": reference}});
             } else {
                 if writes {
-                    let types: &[&str] = if *method == "patch" { &patch_types } else { &["application/json"] };
+                    let types: &[&str] = if *method == "patch" { patch_types } else { &["application/json"] };
                     let schema = if *method == "patch" { json!({"type": "object"}) } else { reference.clone() };
                     let content: Map<String, Value> =
                         types.iter().map(|one| ((*one).to_owned(), json!({"schema": schema}))).collect();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::endpoints::Resolver;
+use crate::gateway;
 use crate::ingress::{self, Verdict};
 use crate::settings::Settings;
 use crate::table::{Port, Table};
@@ -16,6 +17,7 @@ pub struct Snapshot<'a> {
     pub classes: Vec<&'a ClassView>,
     pub services: Vec<&'a ServiceView>,
     pub slices: Vec<&'a SliceView>,
+    pub gateway: gateway::Objects<'a>,
     /// Zone of the node that serves.
     pub zone: Option<&'a str>,
 }
@@ -25,6 +27,7 @@ pub struct Snapshot<'a> {
 pub struct Plan {
     pub table: Table,
     pub ingresses: Vec<Verdict>,
+    pub gateway: gateway::Compiled,
 }
 
 /// The table for a snapshot. It has no port at all when nothing in the snapshot is Tug's to serve.
@@ -45,6 +48,7 @@ pub fn compile(snapshot: &Snapshot<'_>, settings: &Settings) -> Plan {
         }
         plan.ingresses = compiled.verdicts;
     }
+    plan.gateway = gateway::compile(&snapshot.gateway, &mut resolver, settings, &mut table.ports);
     let addresses = resolver.backends().flat_map(|backend| &backend.addresses).map(|address| address.ip());
     table.addresses = addresses.collect::<BTreeSet<_>>();
     plan.table = table;

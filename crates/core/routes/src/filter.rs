@@ -1,11 +1,8 @@
 //! What a route changes on requests and answers: headers, host and path, and redirects.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::path::{PathMatch, replace_prefix};
-use crate::table::Backend;
 
 /// Header lines to set, add and remove, in this order.
 #[derive(Clone, Debug, Default)]
@@ -107,15 +104,6 @@ pub struct Rewrite {
     pub path: Option<PathEdit>,
 }
 
-/// A copy of some requests; its answer is thrown away.
-#[derive(Clone, Debug)]
-pub struct Mirror {
-    pub backend: Arc<Backend>,
-    /// Of every `whole` requests `part` are copied.
-    pub part: u32,
-    pub whole: u32,
-}
-
 /// Everything that a route, or one backend of it, changes.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
@@ -123,7 +111,6 @@ pub struct Filters {
     pub response: HeaderEdit,
     pub redirect: Option<Redirect>,
     pub rewrite: Option<Rewrite>,
-    pub mirrors: Vec<Mirror>,
 }
 
 #[cfg(test)]

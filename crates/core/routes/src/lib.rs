@@ -6,6 +6,7 @@
 pub mod compile;
 pub mod endpoints;
 pub mod filter;
+pub mod gateway;
 
 pub mod host;
 pub mod ingress;

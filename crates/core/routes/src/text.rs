@@ -111,8 +111,5 @@ fn filters(filters: &Filters) -> Vec<String> {
     if let Some(rewrite) = &filters.rewrite {
         parts.push(format!("rewrite {rewrite:?}"));
     }
-    for mirror in &filters.mirrors {
-        parts.push(format!("mirror {} {}/{}", mirror.backend.name, mirror.part, mirror.whole));
-    }
     parts
 }

@@ -51,7 +51,7 @@ fn plan(text: &str) -> Plan {
         classes: classes.iter().collect(),
         services: services.iter().collect(),
         slices: slices.iter().collect(),
-        zone: None,
+        ..Snapshot::default()
     };
     compile(&snapshot, &Settings::default())
 }

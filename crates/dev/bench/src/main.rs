@@ -1,6 +1,7 @@
 //! Benchmarks that print rates and ratios measured in one run.
 
 mod api;
+mod ingress;
 mod network;
 mod scheduler;
 mod store;
@@ -33,6 +34,16 @@ enum Bench {
         #[arg(long, default_value_t = 200)]
         watchers: usize,
     },
+    /// The ingress beside nginx and haproxy, where they are installed: requests a second and for each second of
+    /// processor time, HTTP and HTTPS.
+    Ingress {
+        /// Seconds of each measurement.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+    /// Tug's proxy alone; `ingress` starts it.
+    #[command(hide = true)]
+    IngressProxy(ingress::Proxy),
     /// Placement decisions over many nodes.
     Scheduler {
         #[arg(long, default_value_t = 1000)]
@@ -53,6 +64,8 @@ fn main() -> Result<()> {
     match bench {
         Bench::Store { directory, seconds } => runtime.block_on(store::run(&directory, seconds)),
         Bench::Api { kubeconfig, objects, watchers } => runtime.block_on(api::run(kubeconfig, objects, watchers)),
+        Bench::Ingress { seconds } => runtime.block_on(ingress::run(seconds)),
+        Bench::IngressProxy(proxy) => runtime.block_on(ingress::proxy(proxy)),
         Bench::Scheduler { nodes, pods } => scheduler::run(nodes, pods),
         Bench::Network { services } => network::run(services),
     }

@@ -6,11 +6,14 @@ use client::{EventKind, Informer, InformerConfig, Recorder};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use routes::Key;
 use routes::compile::Plan;
+use routes::gateway::objects::GROUP;
+use routes::gateway::status::{self, RouteStatus};
 use routes::settings::CONTROLLER;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::run::PORTS_ANNOTATION;
@@ -57,6 +60,21 @@ pub async fn bootstrap(client: &Client) -> Result<(), kube::Error> {
     }
 }
 
+/// A kind of Gateway API.
+fn resource(kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, "v1", kind), plural)
+}
+
+/// Makes Tug's GatewayClass unless it exists; the definitions may have been made a moment ago.
+async fn make_gateway_class(client: &Client) -> Result<(), kube::Error> {
+    let resource = resource("GatewayClass", "gatewayclasses");
+    let class = DynamicObject::new(CLASS, &resource).data(json!({"spec": {"controllerName": CONTROLLER}}));
+    match Api::<DynamicObject>::all_with(client.clone(), &resource).create(&PostParams::default(), &class).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 /// Keeps statuses until `stop`.
 pub async fn control(client: Client, stop: CancellationToken) {
     let stop = stop.child_token();
@@ -71,6 +89,7 @@ pub async fn control(client: Client, stop: CancellationToken) {
     let mut controller =
         Controller { recorder: Recorder::new(client.clone(), COMPONENT, None), client, told: HashMap::new() };
     let mut again = false;
+    let mut has_class = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -82,7 +101,13 @@ pub async fn control(client: Client, stop: CancellationToken) {
         }
         let Some(plan) = world.compile(None) else { continue };
         let addresses: BTreeSet<String> = nodes.list().iter().filter_map(|node| node.address.clone()).collect();
-        again = !controller.round(&world, &plan, &addresses).await;
+        if !has_class && world.gateway.classes.is_synced() {
+            has_class = make_gateway_class(&controller.client).await.is_ok();
+        }
+        let complete = controller.round(&world, &plan, &addresses).await;
+        let addresses: Vec<String> = addresses.into_iter().collect();
+        let complete = controller.gateways(&world, &plan, &addresses).await && complete;
+        again = !complete || !has_class;
     }
 }
 
@@ -142,6 +167,63 @@ impl Controller {
         }
     }
 
+    /// Writes the statuses of Gateway API's objects that differ; answers whether all is written.
+    async fn gateways(&self, world: &World, plan: &Plan, addresses: &[String]) -> bool {
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let world = &world.gateway;
+        let mut wanted: Vec<(ApiResource, &Key, Value, Value)> = Vec::new();
+        for key in &plan.gateway.classes {
+            let Some(known) = world.classes.get_key(&at(key)) else { continue };
+            let Some(known) = known.view.as_ref() else { continue };
+            let status = status::class(known.object.generation, &known.status, &now);
+            wanted.push((resource("GatewayClass", "gatewayclasses"), key, status, known.status.clone()));
+        }
+        for gateway in &plan.gateway.gateways {
+            let Some(known) = world.gateways.get_key(&at(&gateway.key)) else { continue };
+            let Some(known) = known.view.as_ref() else { continue };
+            let status = gateway.json(addresses, &known.status, &now);
+            wanted.push((resource("Gateway", "gateways"), &gateway.key, status, known.status.clone()));
+        }
+        for route in &plan.gateway.routes {
+            let Some(known) = world.routes.get_key(&at(&route.key)) else { continue };
+            let Some(known) = known.view.as_ref() else { continue };
+            let status = route.json(&known.status, &now);
+            wanted.push((resource("HTTPRoute", "httproutes"), &route.key, status, known.status.clone()));
+        }
+        // A route whose last Gateway of ours went away keeps nothing that we said about it.
+        let routes = world.routes.list();
+        let left = routes.iter().filter_map(|known| known.view.as_ref()).filter(|known| {
+            let parents = known.status["parents"].as_array();
+            let ours = parents.is_some_and(|all| all.iter().any(|parent| parent["controllerName"] == CONTROLLER));
+            ours && plan.gateway.routes.iter().all(|route| route.key != known.object.key)
+        });
+        for known in left {
+            let none =
+                RouteStatus { key: known.object.key.clone(), generation: known.object.generation, parents: vec![] };
+            let status = none.json(&known.status, &now);
+            wanted.push((resource("HTTPRoute", "httproutes"), &known.object.key, status, known.status.clone()));
+        }
+        wanted.retain(|(_, _, wanted, written)| status::differs(wanted, written));
+        let mut complete = wanted.len() <= WRITES_MAX;
+        for (resource, key, status, _) in wanted.into_iter().take(WRITES_MAX) {
+            let client = self.client.clone();
+            let api: Api<DynamicObject> = match key.namespace.as_str() {
+                "" => Api::all_with(client, &resource),
+                namespace => Api::namespaced_with(client, namespace, &resource),
+            };
+            let patch = Patch::Merge(json!({"status": status}));
+            match api.patch_status(&key.name, &PatchParams::default(), &patch).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => {
+                    tracing::warn!(kind = resource.kind, %key, error = &error as &dyn std::error::Error, "cannot write the status");
+                    complete = false;
+                }
+            }
+        }
+        complete
+    }
+
     async fn write(&self, key: &Key, addresses: &BTreeSet<String>) -> bool {
         let points: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
         let patch = json!({"status": {"loadBalancer": {"ingress": points}}});
@@ -155,4 +237,8 @@ impl Controller {
             }
         }
     }
+}
+
+fn at(key: &Key) -> client::ObjectKey {
+    client::ObjectKey::new(&*key.namespace, &*key.name)
 }

@@ -75,7 +75,7 @@ impl Lab {
             classes: vec![&class],
             services: self.services.iter().collect(),
             slices: self.slices.iter().collect(),
-            zone: None,
+            ..Snapshot::default()
         };
         let plan = compile(&snapshot, &self.settings);
         let wanted: BTreeMap<u16, bool> = plan.table.ports.iter().map(|(port, what)| (*port, what.tls)).collect();

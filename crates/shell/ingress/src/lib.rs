@@ -9,6 +9,8 @@ mod body;
 mod certificates;
 mod connection;
 mod control;
+mod definitions;
+pub mod fixed;
 mod forward;
 #[cfg(test)]
 mod lab;
@@ -27,7 +29,8 @@ mod tunnel;
 mod worker;
 mod world;
 
-pub use control::{bootstrap, control};
+pub use control::control;
+pub use definitions::all as definitions;
 pub use metrics::Metrics;
 pub use run::{IngressConfig, PORTS_ANNOTATION, run};
 pub use serving::Serving;

@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const WORKERS_MAX: usize = 8;
 /// Open client connections of one worker; beyond it new ones are closed at once.
 pub const CONNECTIONS_MAX: usize = 16_384;
+/// What one worker takes even where the system allows few open files.
+pub const CONNECTIONS_MIN: usize = 128;
+/// Files that the rest of the program is left.
+pub const FILES_FOR_OTHERS: usize = 2048;
 /// Accepted connections that wait for their worker.
 pub const ACCEPTED_WAITING_MAX: usize = 1024;
 /// Request line and headers together; more is answered with 431.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection;
-use crate::limits::{ACCEPTED_WAITING_MAX, CONNECTIONS_MAX, DRAIN_MAX, IDLE_MAX};
+use crate::limits::{ACCEPTED_WAITING_MAX, CONNECTIONS_MAX, CONNECTIONS_MIN, DRAIN_MAX, FILES_FOR_OTHERS, IDLE_MAX};
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::serving::Serving;
@@ -98,6 +99,17 @@ struct Handle {
 /// The running workers; they end when this is dropped, once their connections have.
 pub struct Workers {
     all: Vec<Handle>,
+    /// Connections that one worker takes.
+    connections_max: usize,
+}
+
+/// As many connections as the process may open files for: each needs a second one to its backend, and the rest of the
+/// program needs files of its own. The limit is first raised as far as the system allows.
+fn connections_max(workers: usize) -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return CONNECTIONS_MIN };
+    let raised = soft == hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    let files = usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX);
+    (files.saturating_sub(FILES_FOR_OTHERS) / 2 / workers).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
 }
 
 impl Workers {
@@ -116,13 +128,15 @@ impl Workers {
                 .spawn(move || LocalSet::new().block_on(&runtime, run(shared, receiver, counter, index as u64)))?;
             Ok(Handle { sender, connections })
         };
-        Ok(Self { all: (0..count.max(1)).map(start).collect::<std::io::Result<_>>()? })
+        let count = count.max(1);
+        let all = (0..count).map(start).collect::<std::io::Result<_>>()?;
+        Ok(Self { all, connections_max: connections_max(count) })
     }
 
     /// Hands a connection to the worker with the fewest; closes it when even that one has too many.
     pub fn give(&self, accepted: Accepted) -> bool {
         let least = self.all.iter().min_by_key(|worker| worker.connections.load(Relaxed));
-        let Some(worker) = least.filter(|worker| worker.connections.load(Relaxed) < CONNECTIONS_MAX) else {
+        let Some(worker) = least.filter(|worker| worker.connections.load(Relaxed) < self.connections_max) else {
             return false;
         };
         worker.connections.fetch_add(1, Relaxed);

@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use client::{Cached, Informer, InformerConfig};
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Client;
+use kube::core::DynamicObject;
 use routes::Key;
 use routes::compile::{Plan, Snapshot, compile};
+use routes::gateway::objects::{ClassSpec, GatewaySpec, GrantSpec, Object, RouteSpec};
+use routes::gateway::{self, Objects};
 use routes::settings::Settings;
 use routes::view::{ClassView, IngressView, ServiceView, SliceView};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +28,8 @@ use crate::certificates::{Follower, Loaded};
 pub const SETTINGS_NAMESPACE: &str = "kube-system";
 pub const SETTINGS_NAME: &str = "tug-ingress";
 const SETTINGS_KEY: &str = "settings.yaml";
+/// Without its definitions Gateway API is never read; then Ingresses wait for it no longer than this.
+const GATEWAY_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// An Ingress, and the addresses that its status shows.
 pub struct IngressAndStatus {
@@ -30,10 +37,70 @@ pub struct IngressAndStatus {
     pub addresses: Vec<String>,
 }
 
+/// An object of Gateway API, and the status that is written.
+pub struct Seen<S> {
+    pub object: Object<S>,
+    pub status: Value,
+}
+
+/// `None` stands for an object that does not fit: another version of the definitions may be installed.
+type Kind<S> = Informer<Option<Seen<S>>>;
+
+fn seen<S: DeserializeOwned>(mut object: DynamicObject) -> Option<Seen<S>> {
+    let spec = object.data.get_mut("spec").map(Value::take).unwrap_or_default();
+    let spec = serde_json::from_value(spec)
+        .inspect_err(
+            |error| tracing::warn!(name = ?object.metadata.name, %error, "an object of Gateway API is not understood"),
+        )
+        .ok()?;
+    let meta = object.metadata;
+    Some(Seen {
+        object: Object {
+            key: Key::new(meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default()),
+            generation: meta.generation.unwrap_or_default(),
+            created: meta.creation_timestamp.map_or(0, |time| time.0.as_second()),
+            spec,
+        },
+        status: object.data.get_mut("status").map(Value::take).unwrap_or_default(),
+    })
+}
+
+/// The objects of Gateway API.
+pub struct GatewayWorld {
+    pub classes: Kind<ClassSpec>,
+    pub gateways: Kind<GatewaySpec>,
+    pub routes: Kind<RouteSpec>,
+    grants: Kind<GrantSpec>,
+    since: Instant,
+}
+
+impl GatewayWorld {
+    fn new(client: &Client, wake: &Arc<Notify>, stop: &CancellationToken) -> Self {
+        let kind = |plural: &str| InformerConfig::all(format!("/apis/gateway.networking.k8s.io/v1/{plural}"));
+        Self {
+            classes: start(client, wake, stop, kind("gatewayclasses"), seen),
+            gateways: start(client, wake, stop, kind("gateways"), seen),
+            routes: start(client, wake, stop, kind("httproutes"), seen),
+            grants: start(client, wake, stop, kind("referencegrants"), seen),
+            since: Instant::now(),
+        }
+    }
+
+    fn is_synced(&self) -> bool {
+        let read = self.classes.is_synced() && self.gateways.is_synced();
+        (read && self.routes.is_synced() && self.grants.is_synced()) || self.since.elapsed() > GATEWAY_WAIT_MAX
+    }
+}
+
+fn objects<S>(all: &[Arc<Cached<Option<Seen<S>>>>]) -> Vec<&Object<S>> {
+    all.iter().filter_map(|cached| Some(&cached.view.as_ref()?.object)).collect()
+}
+
 /// What is followed only while an Ingress or a Gateway is Tug's.
 struct Endpoints {
     services: Informer<ServiceView>,
     slices: Informer<SliceView>,
+    namespaces: Informer<BTreeMap<String, String>>,
     stop: CancellationToken,
 }
 
@@ -44,6 +111,7 @@ pub struct World {
     wake: Arc<Notify>,
     pub ingresses: Informer<IngressAndStatus>,
     classes: Informer<ClassView>,
+    pub gateway: GatewayWorld,
     settings_map: Informer<Option<String>>,
     settings: Settings,
     /// The text that was complained about last.
@@ -92,12 +160,19 @@ impl World {
         let settings_map =
             start(&client, &wake, &stop, map, |map: ConfigMap| map.data.and_then(|mut data| data.remove(SETTINGS_KEY)));
         let certificates = Follower::new(client.clone(), wake.clone(), stop.clone());
+        let gateway = GatewayWorld::new(&client, &wake, &stop);
+        let late = wake.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(GATEWAY_WAIT_MAX).await;
+            late.notify_one();
+        });
         Self {
             client,
             stop,
             wake,
             ingresses,
             classes,
+            gateway,
             settings_map,
             settings: Settings::default(),
             refused: None,
@@ -150,17 +225,34 @@ impl World {
         if !(self.ingresses.is_synced() && self.classes.is_synced() && self.settings_map.is_synced()) {
             return None;
         }
+        if !self.gateway.is_synced() {
+            return None;
+        }
         self.read_settings();
         let (ingresses, classes) = (self.ingresses.list(), self.classes.list());
         let classes: Vec<&ClassView> = classes.iter().map(|class| &class.view).collect();
         let ingresses: Vec<&IngressView> = ingresses.iter().map(|ingress| &ingress.view.view).collect();
-        let needed = ingresses.iter().any(|view| routes::ingress::is_ours(view, classes.iter().copied()));
-        let (services, slices) = self.endpoints(needed)?;
+        let (gateway_classes, gateways) = (self.gateway.classes.list(), self.gateway.gateways.list());
+        let (http_routes, grants) = (self.gateway.routes.list(), self.gateway.grants.list());
+        let mut gateway = Objects {
+            classes: objects(&gateway_classes),
+            gateways: objects(&gateways),
+            routes: objects(&http_routes),
+            grants: objects(&grants),
+            ..Objects::default()
+        };
+        let needed = gateway::has_ours(&gateway)
+            || ingresses.iter().any(|view| routes::ingress::is_ours(view, classes.iter().copied()));
+        let found = self.endpoints(needed)?;
+        gateway.namespaces = found.namespaces;
+        let problem = |(key, loaded): (Key, Loaded)| (key, loaded.err().unwrap_or_default());
+        gateway.certificates = self.certificates.loaded().into_iter().map(problem).collect();
         let snapshot = Snapshot {
             ingresses,
             classes,
-            services: services.iter().map(|service| &service.view).collect(),
-            slices: slices.iter().map(|slice| &slice.view).collect(),
+            services: found.services.iter().map(|service| &service.view).collect(),
+            slices: found.slices.iter().map(|slice| &slice.view).collect(),
+            gateway,
             zone,
         };
         let plan = compile(&snapshot, &self.settings);
@@ -168,30 +260,49 @@ impl World {
         Some(plan)
     }
 
-    /// Services and slices, where they are needed; `None` until they have been read.
-    #[allow(clippy::type_complexity)]
-    fn endpoints(&mut self, needed: bool) -> Option<(Vec<Arc<Cached<ServiceView>>>, Vec<Arc<Cached<SliceView>>>)> {
+    /// Services, slices and namespaces, where they are needed; `None` until they have been read.
+    fn endpoints(&mut self, needed: bool) -> Option<Found> {
         if !needed {
             if let Some(endpoints) = self.endpoints.take() {
                 endpoints.stop.cancel();
             }
-            return Some((Vec::new(), Vec::new()));
+            return Some(Found::default());
         }
         let endpoints = self.endpoints.get_or_insert_with(|| {
             let stop = self.stop.child_token();
+            let (client, wake) = (&self.client, &self.wake);
             let services = InformerConfig::all("/api/v1/services");
             let slices = InformerConfig::all("/apis/discovery.k8s.io/v1/endpointslices");
+            let namespaces = InformerConfig::all("/api/v1/namespaces");
+            let labels = |namespace: Namespace| namespace.metadata.labels.unwrap_or_default();
             Endpoints {
-                services: start(&self.client, &self.wake, &stop, services, |service: Service| {
-                    ServiceView::from(&service)
-                }),
-                slices: start(&self.client, &self.wake, &stop, slices, |slice: EndpointSlice| SliceView::from(&slice)),
+                services: start(client, wake, &stop, services, |service: Service| ServiceView::from(&service)),
+                slices: start(client, wake, &stop, slices, |slice: EndpointSlice| SliceView::from(&slice)),
+                namespaces: start(client, wake, &stop, namespaces, labels),
                 stop,
             }
         });
-        (endpoints.services.is_synced() && endpoints.slices.is_synced())
-            .then(|| (endpoints.services.list(), endpoints.slices.list()))
+        if !(endpoints.services.is_synced() && endpoints.slices.is_synced() && endpoints.namespaces.is_synced()) {
+            return None;
+        }
+        let namespaces = endpoints.namespaces.list();
+        let labels =
+            |namespace: &Arc<Cached<BTreeMap<String, String>>>| (namespace.key.name.clone(), namespace.view.clone());
+        Some(Found {
+            services: endpoints.services.list(),
+            slices: endpoints.slices.list(),
+            namespaces: namespaces.iter().map(labels).collect(),
+        })
     }
+}
+
+/// What routes lead to.
+#[derive(Default)]
+struct Found {
+    services: Vec<Arc<Cached<ServiceView>>>,
+    slices: Vec<Arc<Cached<SliceView>>>,
+    /// Their labels.
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 fn start<K, V>(

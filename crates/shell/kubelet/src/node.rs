@@ -200,6 +200,8 @@ pub struct Node {
     pub status_news: Notify,
     /// Waits for the rules of all nodes before a pod ends; unset where no service proxy runs.
     pub withdrawal: std::sync::OnceLock<crate::withdrawal::Withdrawal>,
+    /// What other parts of the node add to the metrics page.
+    pub more_metrics: std::sync::OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
 }
 
 impl Node {

@@ -67,6 +67,7 @@ pub async fn prepare(config: KubeletConfig, client: Client, stop: CancellationTo
         counters: Counters::default(),
         withdrawal: std::sync::OnceLock::new(),
         disks: Arc::new(Disks::new(config.root_dir.join("disks"), disk::can_resize_online())),
+        more_metrics: std::sync::OnceLock::new(),
         registry,
         runtime,
         client,

@@ -148,7 +148,10 @@ impl NodeView for LocalView {
                 Document::Json(usage::summary(node, &*self.snapshot().await?, small).await)
             }
             "/tug/usage" => Document::Json(usage::short(&*self.snapshot().await?)),
-            "/metrics" => Document::Metrics(usage::kubelet(node)),
+            "/metrics" => {
+                let more = node.more_metrics.get().map_or(String::new(), |more| more());
+                Document::Metrics(usage::kubelet(node) + &more)
+            }
             "/metrics/resource" => Document::Metrics(usage::resource(&*self.snapshot().await?)),
             "/metrics/cadvisor" => {
                 let (node, snapshot) = (node.clone(), self.snapshot().await?);

@@ -220,6 +220,7 @@ async fn start_api(
     config.bootstrap.push(extension_authentication(pki));
     config.bootstrap.extend(node::bootstrap_objects(cluster));
     config.bootstrap.extend(control_plane::bootstrap_objects());
+    config.bootstrap.extend(ingress::definitions());
     config.bootstrap.push(serde_json::json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [cluster.service_cidr()]}}));
     let ranges = Ranges { addresses: vec![range(&cluster.service_cidr())?], node_ports: NODE_PORTS };
