@@ -23,6 +23,9 @@ fn text(plan: &Plan) -> String {
                 if body["metadata"] == json!({}) {
                     body.as_object_mut().unwrap().remove("metadata");
                 }
+                if subresource.is_some() {
+                    body = body["status"].take();
+                }
                 let part = subresource.map(|part| format!("/{part}")).unwrap_or_default();
                 format!("update {}{part} {name} {body}", resource.kind)
             }

@@ -31,6 +31,9 @@ const SLACK_BYTES: u64 = 64 << 10;
 /// ext4 keeps this share of its blocks, but no more than that many, for its own needs.
 const KEPT_SHARE: u64 = 50;
 const KEPT_BLOCKS_MAX: u64 = 4096;
+/// How long the device of a disk that has to grow is waited for.
+const FREE_LOOKS_MAX: u32 = 20;
+const FREE_LOOK_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 const NAME_CHARS_MAX: usize = 253;
 const CAP_SYS_RESOURCE: u32 = 24;
 /// The part of a file system that pods see.
@@ -147,7 +150,8 @@ impl Disks {
         let (image, at) = (home.join("image"), home.join("mount"));
         if !mounts::is_mounted(&at)? {
             fs::create_dir_all(&at)?;
-            if loops::find(&image).is_none() {
+            if is_too_small(&image, &record)? {
+                wait_until_free(&image)?;
                 grow_offline(&image, &record)?;
             }
             let device = loops::attach(&image, true).with_context(|| format!("cannot attach {}", image.display()))?;
@@ -315,12 +319,29 @@ fn set_len_exact(image: &Path, bytes: u64) -> io::Result<()> {
     OpenOptions::new().write(true).open(image)?.set_len(bytes)
 }
 
-/// Brings the file system of an image that nobody uses to its size.
-fn grow_offline(image: &Path, record: &Record) -> Result<(), DiskError> {
+/// Whether an image has to grow before its file system can be as large as asked for.
+fn is_too_small(image: &Path, record: &Record) -> io::Result<bool> {
     let has = fs::metadata(image)?.len();
     // A larger one than its ceiling asks for stays: the hidden file is made up for it.
     let fits = if record.exact { record.bytes } else { record.bytes + record.bytes / KEPT_SHARE + (256 << 20) };
-    if has >= fits {
+    Ok(!record.block && has < fits)
+}
+
+/// A process that starts in a mount namespace of its own may hold a copy of a mount for a moment longer.
+fn wait_until_free(image: &Path) -> Result<(), DiskError> {
+    for _ in 0..FREE_LOOKS_MAX {
+        if loops::find(image).is_none() {
+            return Ok(());
+        }
+        std::thread::sleep(FREE_LOOK_PAUSE);
+    }
+    let why = format!("{} has to grow and is still held by another mount namespace", image.display());
+    Err(DiskError::Failed(anyhow::anyhow!(why)))
+}
+
+/// Brings the file system of an image that nobody uses to its size.
+fn grow_offline(image: &Path, record: &Record) -> Result<(), DiskError> {
+    if !is_too_small(image, record)? {
         return Ok(());
     }
     set_len(image, image_bytes(record))?;
