@@ -8,4 +8,4 @@ mod scope;
 pub use cluster::{Cluster, eventually};
 pub use load::{Load, Outcome};
 pub use meter::Meter;
-pub use scope::{BUSYBOX, Scope, contains, import_busybox};
+pub use scope::{BUSYBOX, Scope, contains, import, import_busybox};

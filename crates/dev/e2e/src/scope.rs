@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use images::Image;
+use images::{File, Image};
 use machine::processes::Process;
 use serde_json::Value;
 
@@ -175,10 +175,18 @@ pub fn contains(text: &str, wanted: &[&str]) -> Result<()> {
 pub fn import_busybox(cluster: &Cluster) -> Result<()> {
     let program = machine::programs::find("busybox").context("no busybox here: apt-get install busybox-static")?;
     let program = std::fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
-    let image = Image { tag: BUSYBOX, program: &program, path: "bin/busybox", user: "0:0", port: None };
-    let file: PathBuf = cluster.dir().join("busybox.tar");
-    std::fs::write(&file, images::archive(&[image])?)?;
+    let file = File { path: "bin/busybox".into(), data: program.into() };
+    import(cluster, &Image { tag: BUSYBOX, files: vec![file], user: "0:0", port: None })
+}
+
+/// Brings an image to every node.
+///
+/// # Errors
+/// The import failed.
+pub fn import(cluster: &Cluster, image: &Image<'_>) -> Result<()> {
+    let file: PathBuf = cluster.dir().join("import.tar");
+    std::fs::write(&file, images::archive(std::slice::from_ref(image))?)?;
     let dir = cluster.dir().display().to_string();
     let said = cluster.tug(&["image", "import", &file.display().to_string(), "--data-dir", &dir])?;
-    contains(&said, &[BUSYBOX])
+    contains(&said, &[image.tag])
 }

@@ -1,6 +1,7 @@
-//! The project's one door for tools: up, test, tidy, bench, conformance.
+//! The project's one door for tools: up, example, test, tidy, bench, conformance.
 
 mod conformance;
+mod example;
 mod packages;
 mod run;
 mod test;
@@ -15,6 +16,8 @@ use clap::Parser;
 enum Task {
     /// From a clean clone to a running three-node cluster with the demo application answering.
     Up(up::Options),
+    /// The application of three tiers in `examples/notes.yaml`, on a running cluster.
+    Example(example::Options),
     /// Every check: packages, format, lints, tidy, unit, integration and end-to-end tests.
     Test(test::Options),
     /// Layers, file headers, and the longest files and functions.
@@ -40,6 +43,7 @@ enum Task {
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Up(options) => up::run(&options),
+        Task::Example(options) => example::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Tidy => tidy::run(),
         Task::Bench { args } => {

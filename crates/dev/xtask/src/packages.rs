@@ -17,8 +17,9 @@ const RUN: [(&str, &str); 8] = [
     ("iptables", "iptables"),
     ("cc", "gcc libc6-dev"),
 ];
-const TEST: [(&str, &str); 4] =
-    [("etcd", "etcd-server"), ("/bin/busybox", "busybox-static"), ("curl", "curl"), ("script", "bsdutils")];
+const TEST: [(&str, &str); 5] =
+    [("etcd", "etcd-server"), ("/bin/busybox", "busybox-static"), ("curl", "curl"), ("script", "bsdutils"), EXAMPLE];
+const EXAMPLE: (&str, &str) = ("redis-server", "redis-server");
 const KUBECTL: (&str, &str) = ("kubectl", "kubernetes-client");
 
 /// Installs what running a cluster needs, and kubectl to look at it.
@@ -35,6 +36,14 @@ pub fn for_running() -> Result<()> {
 /// As `for_running`.
 pub fn for_testing() -> Result<()> {
     install(&[&RUN[..], &TEST[..], &[KUBECTL]].concat())
+}
+
+/// Installs what the example's images are made of.
+///
+/// # Errors
+/// As `for_running`.
+pub fn for_example() -> Result<()> {
+    install(&[EXAMPLE])
 }
 
 fn install(wanted: &[(&str, &str)]) -> Result<()> {

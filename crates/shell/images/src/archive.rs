@@ -1,17 +1,25 @@
-//! Docker-style image archives of single static programs.
+//! Docker-style image archives of a few programs.
 
+use std::borrow::Cow;
 use std::io;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// An image that holds one program and nothing else.
+/// A file of an image, which everybody may read and run.
+#[derive(Clone)]
+pub struct File<'a> {
+    /// Where it lies, without a leading slash.
+    pub path: Cow<'a, str>,
+    pub data: Cow<'a, [u8]>,
+}
+
+/// An image that holds these files and nothing else.
 pub struct Image<'a> {
     /// The full name with tag.
     pub tag: &'a str,
-    pub program: &'a [u8],
-    /// Where the program lies, without a leading slash.
-    pub path: &'a str,
+    /// The first is the program it runs by default.
+    pub files: Vec<File<'a>>,
     /// `uid:gid` it runs as by default.
     pub user: &'a str,
     pub port: Option<u16>,
@@ -28,7 +36,8 @@ pub fn archive(images: &[Image<'_>]) -> io::Result<Vec<u8>> {
     for image in images {
         let layer = layer(image)?;
         let digest = sha256(&layer);
-        let mut config = json!({"Entrypoint": [format!("/{}", image.path)], "User": image.user, "WorkingDir": "/"});
+        let program = image.files.first().map(|file| format!("/{}", file.path));
+        let mut config = json!({"Entrypoint": [program], "User": image.user, "WorkingDir": "/"});
         if let Some(port) = image.port {
             config["ExposedPorts"] = json!({ format!("{port}/tcp"): {} });
         }
@@ -52,7 +61,9 @@ pub fn archive(images: &[Image<'_>]) -> io::Result<Vec<u8>> {
 
 fn layer(image: &Image<'_>) -> io::Result<Vec<u8>> {
     let mut out = tar::Builder::new(Vec::new());
-    append(&mut out, image.path, image.program, 0o755)?;
+    for file in &image.files {
+        append(&mut out, &file.path, &file.data, 0o755)?;
+    }
     out.into_inner()
 }
 

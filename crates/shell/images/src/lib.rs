@@ -5,8 +5,10 @@
 //! imports, only when a node asks for it: at rest they cost no memory beyond the pages of the binary that hold them.
 
 mod archive;
+mod programs;
 
-pub use archive::{Image, archive};
+pub use archive::{File, Image, archive};
+pub use programs::with_libraries;
 
 /// The pause image; the tag changes with the program, so that an upgraded node imports the new one.
 pub const PAUSE: &str = "tug.local/pause:1";
@@ -21,8 +23,14 @@ static DEMO_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/demo"));
 /// # Errors
 /// Only when memory for the archive cannot be had.
 pub fn builtin() -> std::io::Result<Vec<u8>> {
+    let image = |tag, path: &'static str, program: &'static [u8], user, port| Image {
+        tag,
+        files: vec![File { path: path.into(), data: program.into() }],
+        user,
+        port,
+    };
     archive(&[
-        Image { tag: PAUSE, program: PAUSE_PROGRAM, path: "pause", user: "65535:65535", port: None },
-        Image { tag: DEMO, program: DEMO_PROGRAM, path: "demo", user: "65532:65532", port: Some(8080) },
+        image(PAUSE, "pause", PAUSE_PROGRAM, "65535:65535", None),
+        image(DEMO, "demo", DEMO_PROGRAM, "65532:65532", Some(8080)),
     ])
 }

@@ -23,6 +23,8 @@ const LAST_REQUEST: Duration = Duration::from_millis(1500);
 const TICK: Duration = Duration::from_millis(100);
 const IDLE_MAX: Duration = Duration::from_secs(75);
 const HEADER_BYTES_MAX: u64 = 64 << 10;
+/// Of a longer body the rest is read and dropped.
+const BODY_BYTES_MAX: u64 = 1 << 20;
 const CONNECTIONS_MAX: usize = 4096;
 const DEFAULT_PORT: u16 = 8080;
 
@@ -46,14 +48,20 @@ extern "C" fn on_term(_: i32) {
     STOPPING.store(true, SeqCst);
 }
 
-struct Request {
-    path: String,
-    query: String,
-    headers: String,
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub headers: String,
+    pub body: Vec<u8>,
     close: bool,
 }
 
-pub fn serve() -> Result<()> {
+/// Answers a request with a code and a text.
+pub type Answer = Arc<dyn Fn(&Request) -> (u16, String) + Send + Sync>;
+
+/// Serves HTTP until SIGTERM.
+pub fn serve(answer: Answer) -> Result<()> {
     let port = std::env::var("PORT").ok().and_then(|p| p.parse().ok()).unwrap_or(DEFAULT_PORT);
     // SAFETY: the handler only stores to an atomic, which is allowed in a signal handler.
     unsafe {
@@ -67,7 +75,7 @@ pub fn serve() -> Result<()> {
     loop {
         let stopping = STOPPING.load(SeqCst);
         match listener.accept() {
-            Ok((stream, _)) if open.load(SeqCst) < CONNECTIONS_MAX => start(stream, &open),
+            Ok((stream, _)) if open.load(SeqCst) < CONNECTIONS_MAX => start(stream, &open, &answer),
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if stopping {
@@ -93,11 +101,12 @@ fn wait_readable(fd: i32, at_most: Duration) {
     unsafe { sys::poll(&mut entry, 1, at_most.as_millis() as i32) };
 }
 
-fn start(stream: TcpStream, open: &Arc<AtomicUsize>) {
+fn start(stream: TcpStream, open: &Arc<AtomicUsize>, answer: &Answer) {
     open.fetch_add(1, SeqCst);
+    let answer = Arc::clone(answer);
     let counter = Arc::clone(open);
     let body = move || {
-        let _ = connection(stream);
+        let _ = connection(stream, &answer);
         counter.fetch_sub(1, SeqCst);
     };
     if thread::Builder::new().stack_size(STACK_BYTES).spawn(body).is_err() {
@@ -105,7 +114,7 @@ fn start(stream: TcpStream, open: &Arc<AtomicUsize>) {
     }
 }
 
-fn connection(stream: TcpStream) -> Result<()> {
+fn connection(stream: TcpStream, answer: &Answer) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TICK))?;
@@ -136,7 +145,8 @@ fn wait_for_request(reader: &mut BufReader<TcpStream>) -> Result<bool> {
     loop {
         match reader.fill_buf() {
             Ok(bytes) => return Ok(!bytes.is_empty()),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
         if STOPPING.load(SeqCst) && !stopping {
@@ -154,12 +164,14 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Result<Option<Request>> {
     let mut bounded = reader.by_ref().take(HEADER_BYTES_MAX);
     bounded.read_line(&mut line)?;
     let mut words = line.split_whitespace();
-    let (Some(_method), Some(target), version) = (words.next(), words.next(), words.next()) else { return Ok(None) };
+    let (Some(method), Some(target), version) = (words.next(), words.next(), words.next()) else { return Ok(None) };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut request = Request {
+        method: method.to_owned(),
         path: path.to_owned(),
         query: query.to_owned(),
         headers: String::new(),
+        body: Vec::new(),
         close: version == Some("HTTP/1.0"),
     };
     let mut body_bytes = 0u64;
@@ -182,11 +194,13 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Result<Option<Request>> {
         }
         request.headers.push_str(&header);
     }
-    std::io::copy(&mut reader.take(body_bytes), &mut std::io::sink())?;
+    reader.take(body_bytes.min(BODY_BYTES_MAX)).read_to_end(&mut request.body)?;
+    std::io::copy(&mut reader.take(body_bytes.saturating_sub(BODY_BYTES_MAX)), &mut std::io::sink())?;
     Ok(Some(request))
 }
 
-fn answer(request: &Request) -> (u16, String) {
+/// The answers of the demo itself.
+pub fn answer(request: &Request) -> (u16, String) {
     let number = |name: &str| parameter(&request.query, name);
     match request.path.as_str() {
         "/" => (200, format!("{} says hello from Tug\n", hostname())),
