@@ -8,7 +8,7 @@ use machine::processes;
 use nix::sys::signal::Signal;
 
 /// A node is missed after its grace of 40 s; its pods have to leave a little later.
-const NODE_WITHIN: Duration = Duration::from_secs(90);
+pub const NODE_WITHIN: Duration = Duration::from_secs(90);
 
 const DEMO: &str = "
 apiVersion: apps/v1
@@ -72,7 +72,7 @@ pub fn node(cluster: &Cluster) -> Result<()> {
     let lost = cluster.node(3);
     let pods = pod_names(&scope, Some(&lost))?;
     ensure!(!pods.is_empty(), "pods are spread over all nodes");
-    kill_node(&scope, &pods)?;
+    kill_node(&scope, 3, &pods)?;
     let outcome = without_node(&scope, &lost);
     // Also after a failure: the scenarios that follow need three nodes.
     cluster.up(3).context("tug up brings the node back")?;
@@ -86,10 +86,11 @@ pub fn node(cluster: &Cluster) -> Result<()> {
     scope.delete()
 }
 
-/// As when its machine loses power: agent, containerd, shims and containers end at once.
-fn kill_node(scope: &Scope<'_>, pods: &[String]) -> Result<()> {
-    let dir = scope.cluster.node_dir(3);
-    let agent = processes::Process::read(&dir.join("agent.pid")).context("node 3 has no agent")?;
+/// As when its machine loses power: agent, containerd, shims and containers end at once. `pods` are some on that node.
+pub fn kill_node(scope: &Scope<'_>, index: u16, pods: &[String]) -> Result<()> {
+    let dir = scope.cluster.node_dir(index);
+    let agent =
+        processes::Process::read(&dir.join("agent.pid")).with_context(|| format!("node {index} has no agent"))?;
     let mut victims = vec![agent];
     for process in scope.processes(pods.first().context("no pods")?)? {
         let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid))?;

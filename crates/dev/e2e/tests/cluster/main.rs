@@ -9,6 +9,7 @@ mod bad_workloads;
 mod batch;
 mod clients;
 mod crash;
+mod example;
 mod heal;
 mod inside;
 mod jumps;
@@ -60,6 +61,7 @@ const SCENARIOS: &[Scenario] = &[
     ("batch::drain", batch::drain),
     ("jumps::of_the_clock", jumps::of_the_clock),
     ("heal::container_and_pod", heal::container_and_pod),
+    ("example::three_tiers", example::three_tiers),
     ("crash::of_the_control_plane", crash::of_the_control_plane),
     ("heal::node", heal::node),
 ];
