@@ -121,10 +121,10 @@ fn nodes_with_endpoints(slices: &[Arc<EndpointSlice>]) -> BTreeSet<String> {
 fn step(plan: &mut Plan, service: &Service, ips: &[&str], cause: Option<&str>, now: &str) {
     let wanted: Vec<Value> = ips.iter().map(|ip| json!({ "ip": ip, "ipMode": "VIP" })).collect();
     let status = service.status.clone().unwrap_or_default();
-    let conditions = status.conditions.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
     let known = conditions.iter().find(|condition| condition.type_ == CONDITION);
     let same_cause = known.map(|condition| condition.message.as_str()) == cause;
-    let same_ips = ingress(service).map_or(json!([]), |known| to_value(known)) == json!(wanted);
+    let same_ips = ingress(service).map_or(json!([]), to_value) == json!(wanted);
     if same_ips && same_cause {
         return;
     }
@@ -199,7 +199,7 @@ mod tests {
     fn ready_nodes_are_the_address_and_a_port_has_one_owner() {
         let nodes = [node("n1", "10.0.0.1", true), node("n2", "10.0.0.2", true), node("n3", "10.0.0.3", false)];
         let web = service("web", 1, json!({}));
-        assert_eq!(written(&[web.clone()], &nodes, &[]), ["web: 10.0.0.1 10.0.0.2 (EnsuredLoadBalancer)"]);
+        assert_eq!(written(std::slice::from_ref(&web), &nodes, &[]), ["web: 10.0.0.1 10.0.0.2 (EnsuredLoadBalancer)"]);
         let udp = service("udp", 3, json!({ "ports": [{ "port": 80, "protocol": "UDP" }] }));
         let late = service("late", 2, json!({}));
         assert_eq!(
