@@ -1,4 +1,5 @@
 //! Gateways, HTTPRoutes and grants in; routes and conditions out.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 

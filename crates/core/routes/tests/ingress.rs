@@ -1,4 +1,5 @@
 //! Ingresses, classes, Services and slices in; request lines in, backends out.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 

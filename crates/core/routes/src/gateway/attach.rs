@@ -62,7 +62,7 @@ pub fn compile(
     ports: &mut BTreeMap<u16, Port>,
 ) -> Compiled {
     let classes = our_classes(objects);
-    let mut gateways: Vec<&Gateway> = objects.gateways.iter().copied().collect();
+    let mut gateways: Vec<&Gateway> = objects.gateways.to_vec();
     gateways.retain(|gateway| classes.contains(gateway.spec.gateway_class_name.as_str()));
     gateways.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
     let mut open: HashMap<&Key, Vec<Open<'_>>> = HashMap::new();
