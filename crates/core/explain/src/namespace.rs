@@ -83,7 +83,7 @@ pub fn namespace(facts: &NamespaceFacts<'_>) -> Vec<Cause> {
     causes.extend(ending::finalizers(facts.namespace, "namespace"));
     if causes.is_empty() {
         let what = "it was deleted, and its content is about to be removed";
-        causes.push(Cause::new(what, "wait a moment and ask again").run(list_all.clone()));
+        causes.push(Cause::new(what, "wait a moment and ask again").run(list_all));
     }
     causes
 }

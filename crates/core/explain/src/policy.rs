@@ -150,7 +150,7 @@ mod tests {
         let front = json!([{"podSelector": {"matchLabels": {"app": "front"}}}]);
         assert_eq!(of(&[]), "everybody");
         assert_eq!(of(&[other, egress]), "everybody");
-        assert_eq!(of(&[deny.clone()]), "nobody by deny");
+        assert_eq!(of(std::slice::from_ref(&deny)), "nobody by deny");
         assert_eq!(of(&[deny.clone(), rule(json!([]), json!([]))]), "everybody");
         assert_eq!(of(&[rule(front.clone(), json!([{"port": 80}]))]), "nobody by rule");
         assert_eq!(of(&[rule(front.clone(), json!([{"port": 8080, "protocol": "UDP"}]))]), "nobody by rule");

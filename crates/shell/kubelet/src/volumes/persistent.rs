@@ -130,7 +130,7 @@ fn check_owner(pod: &Pod, volume: &Volume, claim: &PersistentVolumeClaim) -> Res
 /// A file system is mounted, a device is given: not the other way round.
 fn check_mode(pod: &Pod, volume: &str, block: bool) -> Result<(), String> {
     let Some(spec) = &pod.spec else { return Ok(()) };
-    let mut containers = podsync::all_containers(spec).into_iter().map(|(_, container)| container);
+    let mut containers = podsync::all_containers(spec).map(|(_, container)| container);
     let (mut mounted, mut given) = (false, false);
     for container in containers.by_ref() {
         mounted |= container.volume_mounts.iter().flatten().any(|mount| mount.name == volume);
