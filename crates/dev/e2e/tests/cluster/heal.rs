@@ -112,6 +112,9 @@ fn without_node(scope: &Scope<'_>, lost: &str) -> Result<()> {
         ensure!(is == "Unknown", "Ready is {is:?}");
         Ok(())
     })?;
+    let why = scope.cluster.tug_command(&["why", "node", lost]).output()?;
+    let why = String::from_utf8_lossy(&why.stdout);
+    ensure!(why.contains("  1. nothing is heard of it for "), "{why}");
     eventually(Duration::from_secs(30), "its endpoints are gone", || {
         let ready = scope.get("endpointslices")?;
         let slices = ready["items"].as_array().context("no list")?.iter();

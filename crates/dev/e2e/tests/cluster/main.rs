@@ -20,6 +20,7 @@ mod rollout;
 mod services;
 mod storage;
 mod tour;
+mod why;
 mod workloads_plain;
 mod workloads_sets;
 
@@ -57,6 +58,7 @@ const SCENARIOS: &[Scenario] = &[
     ("bad_input::to_the_command_line", bad_input::to_the_command_line),
     ("bad_workloads::are_refused", bad_workloads::are_refused),
     ("bad_workloads::are_explained", bad_workloads::are_explained),
+    ("why::of_broken_manifests", why::of_broken_manifests),
     ("batch::jobs", batch::jobs),
     ("batch::drain", batch::drain),
     ("jumps::of_the_clock", jumps::of_the_clock),
