@@ -145,13 +145,13 @@ fn claims_and_the_volumes_there_are() {
     );
     let shelf = || Storage::of(a_claim(json!({"storageClassName": "shelf"}), "Pending"));
     check(
-        &Storage { volumes: vec![used.clone(), small.clone()], ..shelf() }.ask(),
+        &Storage { volumes: vec![used.clone(), small], ..shelf() }.ask(),
         "no volume fits, and its class makes no volumes by itself; the nearest, small, does not because it has 1Gi of the \
          5Gi that are asked for",
         &["kubectl describe pv small"],
     );
     check(
-        &Storage { volumes: vec![used.clone()], ..shelf() }.ask(),
+        &Storage { volumes: vec![used], ..shelf() }.ask(),
         "no volume fits, and its class makes no volumes by itself; the nearest, used, does not because it still holds the \
          data of a/old (Released); it is ReadOnlyMany, not ReadWriteOnce",
         &[],
