@@ -52,7 +52,7 @@ pub(crate) fn causes(facts: &PodFacts<'_>) -> Vec<Cause> {
     }
     let mut causes = claims(facts);
     // Without its claims no node takes it: that all of them say so adds nothing.
-    let of_claims = |cause: &Cause| cause.cause.to_lowercase().contains("unbound immediate persistentvolumeclaim");
+    let of_claims = |cause: &Cause| cause.cause.to_lowercase().contains("persistentvolumeclaim");
     let known = !causes.is_empty();
     causes.extend(nodes(facts).into_iter().filter(|cause| !known || !of_claims(cause)));
     causes

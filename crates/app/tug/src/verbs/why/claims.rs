@@ -8,7 +8,7 @@ use super::CLAIM;
 use super::gather::{self, text};
 use super::reader::{Reader, is_forbidden};
 
-const CLASSES: &str = "/apis/storage.k8s.io/v1";
+const STORAGE: &str = "/apis/storage.k8s.io/v1";
 
 /// A claim that is asked about itself.
 pub async fn claim(reader: &Reader, claim: &Value) -> Result<(String, Vec<Cause>)> {
@@ -35,7 +35,7 @@ async fn causes(
     let namespace = text(claim, "/metadata/namespace");
     let events = reader.events(namespace, text(claim, "/metadata/uid")).await?;
     let hidden = |error: anyhow::Error| if is_forbidden(&error) { Ok(None) } else { Err(error) };
-    let classes = reader.list(CLASSES, "storageclasses", "", "").await.map(Some).or_else(hidden)?;
+    let classes = reader.list(STORAGE, "storageclasses", "", "").await.map(Some).or_else(hidden)?;
     let volumes = reader.list("/api/v1", "persistentvolumes", "", "").await.map(Some).or_else(hidden)?;
     Ok(explain::claim(&ClaimFacts {
         claim,
