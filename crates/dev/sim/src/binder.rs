@@ -121,7 +121,8 @@ impl Binder {
             return Some(self.write(task, api, faults));
         }
         match self.state.place_next(now)? {
-            Outcome::Bind(pod, node) => {
+            // Simulated pods have no volumes that would have to be prepared.
+            Outcome::Bind(pod, node, _) => {
                 let said = format!("Scheduler {} to {node}", pod.key.name);
                 self.tasks.push(Task::Bind(pod, node));
                 Some(said)

@@ -1,6 +1,7 @@
 //! The built-in provisioner at work: makes, grows and removes disks on nodes, and the volumes that stand for them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{ApiErrorExt, Informer, ObjectKey};
 use jiff::Timestamp;
@@ -16,6 +17,9 @@ use super::{Classes, Volumes, WholeClaims};
 use crate::apply::{ApplyError, Writer};
 use crate::runner::{Context, Outcome, ReconcileError};
 use crate::sources::Nodes;
+
+/// A node that refused is asked again after this long.
+const REFUSED_AGAIN: Duration = Duration::from_secs(15);
 
 struct Controller {
     claims: Informer<Arc<PersistentVolumeClaim>>,
@@ -112,7 +116,7 @@ impl Controller {
                 None => "no node that is ready can hold the volume".to_owned(),
             };
             self.fail(claim, &why, true).await?;
-            return Ok(Some(std::time::Duration::from_secs(15)));
+            return Ok(Some(REFUSED_AGAIN));
         };
         let about = claim_reference(claim);
         let (namespace, name) =
@@ -129,7 +133,7 @@ impl Controller {
         };
         if let Some(why) = answer.refused {
             self.fail(claim, &format!("node {:?}: {why}", node.key.name), true).await?;
-            return Ok(request.node.is_none().then_some(std::time::Duration::from_secs(15)));
+            return Ok(request.node.is_none().then_some(REFUSED_AGAIN));
         }
         let labels = node.metadata.labels.as_ref();
         let hostname = labels.and_then(|labels| labels.get(disk::NODE_LABEL)).unwrap_or(&node.key.name);
@@ -233,7 +237,10 @@ impl Controller {
                         let mut plan = Plan { notes: vec![note], ..Plan::default() };
                         plan.push(Op::update_status(PERSISTENT_VOLUMES, "", &key.name, status));
                         self.writer.apply(&plan).await?;
-                        return silence.map_or(Ok(Some(std::time::Duration::from_secs(15))), |why| Err(again(why)));
+                        return match silence {
+                            Some(why) => Err(again(why)),
+                            None => Ok(Some(REFUSED_AGAIN)),
+                        };
                     }
                 }
             }
