@@ -176,6 +176,10 @@ fn of_class(facts: &ClaimFacts<'_>, class: &Value) -> Vec<Cause> {
     if late && !selected {
         return waits_for_pod(facts, class_name);
     }
+    // That nobody makes volumes of this class is told as a failure to make one; what counts is what there is.
+    if provisioner == NO_PROVISIONER {
+        return vec![no_volume(facts, true)];
+    }
     if let Some(failed) = event(facts.events, "ProvisioningFailed") {
         let message = text(failed, "/message");
         let said = message.split_once(": ").map_or(message, |(_, rest)| rest);
@@ -183,9 +187,6 @@ fn of_class(facts: &ClaimFacts<'_>, class: &Value) -> Vec<Cause> {
         let help = "mend what the message names, or make the claim again with another class or size";
         let describe = format!("kubectl describe pvc {} -n {}", name(facts.claim), namespace(facts.claim));
         return vec![Cause::new(what, help).seen(event_line(failed)).run(describe)];
-    }
-    if provisioner == NO_PROVISIONER {
-        return vec![no_volume(facts, true)];
     }
     let age = since(facts.claim, "/metadata/creationTimestamp", facts.now).unwrap_or(0);
     if age < PROVISIONER_ANSWERS_WITHIN {

@@ -144,8 +144,9 @@ fn claims_and_the_volumes_there_are() {
         "Released",
     );
     let shelf = || Storage::of(a_claim(json!({"storageClassName": "shelf"}), "Pending"));
+    let nobody = event("ProvisioningFailed", "no volume plugin matched name: kubernetes.io/no-provisioner");
     check(
-        &Storage { volumes: vec![used.clone(), small], ..shelf() }.ask(),
+        &Storage { volumes: vec![used.clone(), small], events: vec![nobody], ..shelf() }.ask(),
         "no volume fits, and its class makes no volumes by itself; the nearest, small, does not because it has 1Gi of the \
          5Gi that are asked for",
         &["kubectl describe pv small"],

@@ -170,6 +170,7 @@ table ip {table} {{
     ip saddr @own_pods ip daddr != @pod_cidrs ip daddr != 224.0.0.0/4 masquerade fully-random
   }}
   chain f_prerouting {{ type filter hook prerouting priority -110; policy accept; ct state new jump admit; }}
+  chain f_before_output {{ type filter hook output priority -110; policy accept; ct state new jump admit; }}
   chain f_forward {{ type filter hook forward priority filter; policy accept; ct state new jump refuse; }}
   chain f_output {{ type filter hook output priority filter; policy accept; ct state new jump refuse; }}
   chain f_input {{

@@ -76,7 +76,8 @@ impl<'a> Scope<'a> {
     /// # Errors
     /// kubectl refused the manifest.
     pub fn apply(&self, manifest: &str) -> Result<String> {
-        self.cluster.kubectl_with(&["apply", "-n", self.namespace, "-f", "-"], manifest)
+        // kubectl takes what begins with a brace for JSON.
+        self.cluster.kubectl_with(&["apply", "-n", self.namespace, "-f", "-"], &format!("# YAML\n{manifest}"))
     }
 
     /// # Errors

@@ -24,15 +24,20 @@ pub fn kube_rs(cluster: &Cluster) -> Result<()> {
     let scope = Scope::new(cluster, NAMESPACE)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let file = kube::config::Kubeconfig::read_from(cluster.dir().join("admin.kubeconfig"))?;
-        let config = Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config)?;
+        let client = connect(cluster).await?;
         objects(&client).await.context("objects")?;
         let pod = deployment(&client).await.context("a Deployment")?;
         tokio::time::timeout(WITHIN, streams(&client, &pod)).await.context("streams hang")?.context("streams")?;
         evict(&client, &pod).await.context("an eviction")
     })?;
     scope.delete()
+}
+
+/// A client with the rights of this cluster's administrator.
+pub async fn connect(cluster: &Cluster) -> Result<Client> {
+    let file = kube::config::Kubeconfig::read_from(cluster.dir().join("admin.kubeconfig"))?;
+    let config = Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
 }
 
 async fn objects(client: &Client) -> Result<()> {
@@ -66,7 +71,8 @@ async fn objects(client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn reached<K>(api: Api<K>, name: &str, condition: impl Condition<K>) -> Result<Option<K>>
+/// Waits until an object is as wanted.
+pub async fn reached<K>(api: Api<K>, name: &str, condition: impl Condition<K>) -> Result<Option<K>>
 where
     K: kube::Resource + Clone + std::fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
 {

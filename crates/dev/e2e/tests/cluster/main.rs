@@ -8,10 +8,14 @@ mod bad_input;
 mod bad_workloads;
 mod batch;
 mod clients;
+mod clients_workloads;
 mod crash;
 mod example;
 mod heal;
+mod identity;
+mod ingress;
 mod inside;
+mod join;
 mod jumps;
 mod limits;
 mod network;
@@ -40,10 +44,14 @@ const SCENARIOS: &[Scenario] = &[
     ("inside::sees_its_configuration", inside::sees_its_configuration),
     ("inside::logs", inside::logs),
     ("clients::kube_rs", clients::kube_rs),
+    ("clients_workloads::kube_rs", clients_workloads::kube_rs),
     ("network::services_and_names", network::services_and_names),
     ("policy::guards_pods", policy::guards_pods),
     ("services::features", services::features),
     ("rollout::loses_no_request", rollout::loses_no_request),
+    ("ingress::routes_and_certificates", ingress::routes_and_certificates),
+    ("ingress::loses_no_request", ingress::loses_no_request),
+    ("ingress::gateways", ingress::gateways),
     ("workloads_sets::stateful_set", workloads_sets::stateful_set),
     ("workloads_sets::daemon_set", workloads_sets::daemon_set),
     ("autoscale::follows_load", autoscale::follows_load),
@@ -66,11 +74,16 @@ const SCENARIOS: &[Scenario] = &[
     ("example::three_tiers", example::three_tiers),
     ("crash::of_the_control_plane", crash::of_the_control_plane),
     ("heal::node", heal::node),
+    ("identity::of_a_stateful_set", identity::of_a_stateful_set),
+    // Last: a cluster gains a node.
+    ("join::daemon_set_follows", join::daemon_set_follows),
 ];
 
 fn main() -> ExitCode {
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    let wanted = SCENARIOS.iter().filter(|(name, _)| filter.as_deref().is_none_or(|part| name.contains(part)));
+    let wanted = SCENARIOS
+        .iter()
+        .filter(|(name, _)| filter.as_deref().is_none_or(|parts| parts.split(',').any(|part| name.contains(part))));
     let started = Instant::now();
     let cluster = match Cluster::start(3) {
         Ok(cluster) => cluster,

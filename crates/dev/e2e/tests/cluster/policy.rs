@@ -112,7 +112,7 @@ fn ingress(clients: &Clients<'_>) -> Result<()> {
 }
 
 fn egress(clients: &Clients<'_>) -> Result<()> {
-    let from_near = |spec: &str| policy(spec).replace("app: server", "app: near");
+    let from_near = |spec: &str| policy(spec).replacen("app: server", "app: near", 1);
     let resolves = |wanted: bool| {
         eventually(SOON, "names", || {
             let found = clients.own.exec("near", "/demo lookup kubernetes.default").is_ok();

@@ -27,7 +27,7 @@ spec:
   - name: shell
     image: {image}
     imagePullPolicy: IfNotPresent
-    command: [sleep, '100000']
+    command: [/bin/busybox, sleep, '100000']
     env: [{{name: NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}]
     volumeMounts: [{mount}]
   volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]
@@ -50,7 +50,7 @@ pub fn claims(cluster: &Cluster) -> Result<()> {
     ensure!(scope.field("pvc data", PHASE)? == "Bound");
     let volume = scope.field("pvc data", "{.spec.volumeName}")?;
     ensure!(scope.field(&format!("pv {volume}"), PHASE)? == "Bound");
-    scope.args(&["exec", "first", "--", "sh", "-c", "echo kept > /data/file && sync"])?;
+    scope.args(&["exec", "first", "--", "/bin/busybox", "sh", "-c", "echo kept > /data/file && /bin/busybox sync"])?;
 
     // A pod of the same claim finds its node and its data again.
     let node = scope.field("pod first", "{.spec.nodeName}")?;
@@ -58,25 +58,25 @@ pub fn claims(cluster: &Cluster) -> Result<()> {
     scope.apply(&pod("second", "data", MOUNT))?;
     scope.field_becomes("pod second", PHASE, "Running")?;
     ensure!(scope.field("pod second", "{.spec.nodeName}")? == node);
-    ensure!(scope.exec("second", "cat /data/file")?.trim() == "kept");
+    ensure!(scope.exec("second", "/bin/busybox cat /data/file")?.trim() == "kept");
 
     // The size is a wall: what is beyond it is refused, and the rest goes on.
-    let full = ["exec", "second", "--", "dd", "if=/dev/zero", "of=/data/big", "bs=1M", "count=200"];
+    let full = ["exec", "second", "--", "/bin/busybox", "dd", "if=/dev/zero", "of=/data/big", "bs=1M", "count=200"];
     let told = scope.args(&full).err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(told.contains("No space left on device"), "a full volume says so: {told}");
-    ensure!(scope.exec("second", "cat /data/file")?.trim() == "kept");
+    ensure!(scope.exec("second", "/bin/busybox cat /data/file")?.trim() == "kept");
 
     // It grows while the pod runs.
     scope.args(&["patch", "pvc", "data", "-p", r#"{"spec":{"resources":{"requests":{"storage":"256Mi"}}}}"#])?;
     scope.field_becomes("pvc data", "{.status.capacity.storage}", "256Mi")?;
     scope.field_becomes("pvc data", "{.status.conditions}", "")?;
-    scope.exec("second", "dd if=/dev/zero of=/data/big bs=1M count=200")?;
+    scope.exec("second", "/bin/busybox dd if=/dev/zero of=/data/big bs=1M count=200")?;
     scope.says("get events", &["ProvisioningSucceeded", "FileSystemResizeSuccessful"])?;
 
     // A claim in use stays until its pod is gone; then claim, volume and disk go.
     scope.run("delete pvc data --wait=false")?;
     ensure!(scope.field("pvc data", "{.metadata.finalizers}")?.contains("pvc-protection"));
-    ensure!(scope.exec("second", "cat /data/file")?.trim() == "kept");
+    ensure!(scope.exec("second", "/bin/busybox cat /data/file")?.trim() == "kept");
     scope.run("delete pod second")?;
     scope.run("wait --for=delete pvc/data --timeout=60s")?;
     scope.run(&format!("wait --for=delete pv/{volume} --timeout=60s"))?;
@@ -106,11 +106,11 @@ pub fn refusals(cluster: &Cluster) -> Result<()> {
     let of_name = "{name: data, mountPath: /data, subPathExpr: logs/$(NAME)}";
     scope.apply(&pod("inner", "paths", of_name))?;
     scope.field_becomes("pod inner", PHASE, "Running")?;
-    scope.exec("inner", "touch /data/here")?;
+    scope.exec("inner", "/bin/busybox touch /data/here")?;
     scope.apply(&pod("whole", "paths", MOUNT))?;
     scope.field_becomes("pod whole", PHASE, "Running")?;
-    scope.exec("whole", "ls /data/logs/inner/here")?;
-    scope.exec("whole", "ln -s /etc /data/escape")?;
+    scope.exec("whole", "/bin/busybox ls /data/logs/inner/here")?;
+    scope.exec("whole", "/bin/busybox ln -s /etc /data/escape")?;
     scope.apply(&pod("outer", "paths", "{name: data, mountPath: /data, subPath: escape}"))?;
     let waiting = "{.status.containerStatuses[0].state.waiting.reason}";
     scope.field_becomes("pod outer", waiting, "CreateContainerConfigError")?;
@@ -134,7 +134,7 @@ spec:
       - name: shell
         image: BUSYBOX
         imagePullPolicy: IfNotPresent
-        command: [sh, -c, 'hostname >> /data/starts; exec sleep 100000']
+        command: [/bin/busybox, sh, -c, '/bin/busybox hostname >> /data/starts; exec /bin/busybox sleep 100000']
         env: [{name: ROUND, value: '1'}]
         volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
@@ -146,7 +146,7 @@ pub fn stateful_set(cluster: &Cluster) -> Result<()> {
     let scope = Scope::new(cluster, "stateful-claims")?;
     scope.apply(&SET.replace("BUSYBOX", e2e::BUSYBOX))?;
     let starts = |pod: &str, times: usize| -> Result<()> {
-        let text = scope.exec(pod, "cat /data/starts")?;
+        let text = scope.exec(pod, "/bin/busybox cat /data/starts")?;
         ensure!(text.lines().count() == times && text.lines().all(|line| line == pod), "{pod} started: {text}");
         Ok(())
     };
