@@ -36,7 +36,8 @@ pub async fn route(
     let Some(served) = registry.find(&info.group, &info.version, &info.resource) else {
         return Ok(not_found());
     };
-    if info.verb == "options" {
+    // Whoever stands behind a proxy answers for itself.
+    if info.verb == "options" && info.subresource != "proxy" {
         return Ok(body::text(StatusCode::OK, ""));
     }
     let is_head = request.method() == Method::HEAD;

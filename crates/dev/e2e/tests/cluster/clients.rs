@@ -27,6 +27,7 @@ pub fn kube_rs(cluster: &Cluster) -> Result<()> {
         let client = connect(cluster).await?;
         objects(&client).await.context("objects")?;
         let pod = deployment(&client).await.context("a Deployment")?;
+        proxied(&client, &pod).await.context("the proxy of a pod")?;
         tokio::time::timeout(WITHIN, streams(&client, &pod)).await.context("streams hang")?.context("streams")?;
         evict(&client, &pod).await.context("an eviction")
     })?;
@@ -78,6 +79,17 @@ where
 {
     let reached = tokio::time::timeout(WITHIN, await_condition(api, name, condition));
     Ok(reached.await.with_context(|| format!("{name} does not get there"))??)
+}
+
+/// Whatever the method, the pod answers, and not who stands before it.
+async fn proxied(client: &Client, pod: &str) -> Result<()> {
+    for method in ["GET", "PUT", "OPTIONS"] {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/");
+        let request = http::Request::builder().method(method).uri(path).body(Vec::new())?;
+        let text = client.request_text(request).await.context(method)?;
+        ensure!(text.starts_with(pod), "{method}: {text:?}");
+    }
+    Ok(())
 }
 
 /// Makes a Deployment, scales it and gives it another template; answers one of its pods.

@@ -45,7 +45,7 @@ pub fn three_tiers(cluster: &Cluster) -> Result<()> {
         scope.run(&format!("rollout status {tier} --timeout=120s"))?;
     }
     let (updated, errors) = writers.stop();
-    ensure!(errors.is_empty() && updated.len() > 100, "{} notes, failures: {errors:#?}", updated.len());
+    ensure!(errors.is_empty() && updated.len() > WRITERS, "{} notes, failures: {errors:#?}", updated.len());
     println!("three tiers updated: {} notes written, none failed", updated.len());
 
     let writers = Writers::start(&site, "loss");

@@ -6,6 +6,7 @@ mod pod;
 mod proxy;
 mod usage;
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use rustls::pki_types::ServerName;
 use serde_json::Value;
 use streams::{AnyBody, splice, tunnel, websocket};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -32,6 +34,9 @@ pub use usage::{NodeMetrics, PodMetrics};
 
 /// A node or pod that does not take a connection within this is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// A kubelet that is being started refuses connections no longer than this.
+const KUBELET_STARTS_WITHIN: Duration = Duration::from_secs(2);
+const REDIAL_EVERY: Duration = Duration::from_millis(50);
 /// What a kubelet says when it refuses is a sentence, not a document.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 const KUBELET_PORT: u16 = 10250;
@@ -64,7 +69,7 @@ impl Kubelets {
 
     /// A connection to a kubelet, with the authority of URLs to it.
     async fn dial_kubelet(&self, (host, port): Address) -> ApiResult<(String, TlsStream<TcpStream>)> {
-        let stream = dial(&host, port).await?;
+        let stream = dial_starting(&host, port).await?;
         let name = ServerName::try_from(host.clone()).map_err(Status::internal)?;
         let tls = self.kubelet_tls.connect(name, stream).await.map_err(|e| unreachable(&host, port, &e))?;
         Ok((authority(&host, port), tls))
@@ -92,12 +97,26 @@ fn authority(host: &str, port: u16) -> String {
 }
 
 async fn dial(host: &str, port: u16) -> ApiResult<TcpStream> {
-    let connect = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((host, port)));
-    let stream = match connect.await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(unreachable(host, port, &error)),
-        Err(_) => return Err(unreachable(host, port, &"i/o timeout")),
-    };
+    connect(host, port).await.map_err(|error| unreachable(host, port, &error))
+}
+
+/// As [`dial`], but a port that refuses is tried again for a moment: pods of a node run before its kubelet's server has a
+/// certificate to listen with, and while its kubelet is being replaced.
+async fn dial_starting(host: &str, port: u16) -> ApiResult<TcpStream> {
+    let end = Instant::now() + KUBELET_STARTS_WITHIN;
+    loop {
+        match connect(host, port).await {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < end => {
+                tokio::time::sleep(REDIAL_EVERY).await;
+            }
+            outcome => return outcome.map_err(|error| unreachable(host, port, &error)),
+        }
+    }
+}
+
+async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let connected = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((host, port))).await;
+    let stream = connected.unwrap_or_else(|_| Err(io::Error::new(ErrorKind::TimedOut, "i/o timeout")))?;
     let _ = stream.set_nodelay(true);
     Ok(stream)
 }
@@ -202,5 +221,25 @@ impl Kubelets {
         let plain = Request::get(request.uri().clone()).body(body::empty()).map_err(Status::internal)?;
         let response = self.stream(to, plain).await?;
         tunnel::serve_body(&mut request, response.into_body()).map_err(|error| Status::bad_request(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kubelet_that_is_being_started_is_waited_for() -> io::Result<()> {
+        let reserved = tokio::net::TcpSocket::new_v4()?;
+        reserved.bind(([127, 0, 0, 1], 0).into())?;
+        let port = reserved.local_addr()?.port();
+        let starting = async {
+            tokio::time::sleep(REDIAL_EVERY * 4).await;
+            reserved.listen(1)
+        };
+        let (dialed, listening) = tokio::join!(dial_starting("127.0.0.1", port), starting);
+        drop(listening?);
+        assert!(dialed.is_ok(), "{:?}", dialed.err().map(|status| status.message));
+        Ok(())
     }
 }
