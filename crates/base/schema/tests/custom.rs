@@ -1,7 +1,7 @@
 //! Schemas of custom resources: text in, upstream's answers out.
 
 use meta::FieldPath;
-use schema::custom::{check_schema, coerce_metadata, compile, fill_defaults, prune, validate};
+use schema::custom::{check_schema, coerce_metadata, compile, fill_defaults, prune, validate, validate_change};
 use serde_json::{Value, json};
 
 fn schema() -> Value {
@@ -135,6 +135,52 @@ fn broken_rules_are_told_in_upstreams_words() {
         let object = json!({"apiVersion": "example.com/v1", "kind": "Rule", "metadata": {"name": "a"}, "spec": spec});
         let errors: Vec<String> = validate(&ty, &object).iter().map(ToString::to_string).collect();
         assert_eq!(errors, expected, "{spec}");
+    }
+}
+
+#[test]
+fn an_old_fault_is_forgiven_where_it_can_be_told_that_it_is_old() {
+    let small = json!({"type": "integer", "maximum": 5});
+    let keyed = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+        "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}, "n": small}}});
+    let unique = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "required": ["must"], "properties": {
+        "must": {"type": "string"}, "n": small, "plain": {"type": "array", "items": small}, "keyed": keyed, "set": unique}}}});
+    let ty = compile("Rule", Some(&schema));
+    for (old, new, expected) in [
+        (json!({"must": "a", "n": 9}), json!({"must": "b", "n": 9}), vec![]),
+        (
+            json!({"must": "a", "n": 9}),
+            json!({"must": "a", "n": 8}),
+            vec!["spec.n: Invalid value: 8: spec.n in body should be less than or equal to 5"],
+        ),
+        (json!({"must": "a", "plain": [9, 1]}), json!({"must": "b", "plain": [9, 1]}), vec![]),
+        (
+            json!({"must": "a", "plain": [9, 1]}),
+            json!({"must": "a", "plain": [9, 2]}),
+            vec!["spec.plain[0]: Invalid value: 9: spec.plain[0] in body should be less than or equal to 5"],
+        ),
+        (
+            json!({"must": "a", "keyed": [{"k": "x", "n": 9}]}),
+            json!({"must": "a", "keyed": [{"k": "y"}, {"k": "x", "n": 9}]}),
+            vec![],
+        ),
+        (
+            json!({"must": "a", "keyed": [{"k": "x", "n": 9}]}),
+            json!({"must": "a", "keyed": [{"k": "y", "n": 9}]}),
+            vec!["spec.keyed[0].n: Invalid value: 9: spec.keyed[0].n in body should be less than or equal to 5"],
+        ),
+        (json!({"n": 1}), json!({"n": 2}), vec!["spec.must: Required value"]),
+        (json!({"must": "a", "set": ["x", "x"]}), json!({"must": "b", "set": ["x", "x"]}), vec![]),
+        (
+            json!({"must": "a", "set": ["x"]}),
+            json!({"must": "a", "set": ["x", "x"]}),
+            vec![r#"spec.set[1]: Duplicate value: "x""#],
+        ),
+    ] {
+        let of = |spec: &Value| json!({"apiVersion": "example.com/v1", "kind": "Rule", "spec": spec});
+        let found = validate_change(&ty, &of(&new), &of(&old));
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{old} -> {new}");
     }
 }
 

@@ -9,8 +9,9 @@ use cel::{Activation, Env, Program, Type as Cel, Value as CelValue};
 use meta::{FieldError, FieldErrors, FieldPath};
 use serde_json::{Map, Value};
 
+use super::before::Before;
 use super::cel_types::cel_type;
-use crate::model::{ListKind, Shape, Type};
+use crate::model::{Shape, Type};
 
 /// Cost of all expressions for one object, in steps.
 const OBJECT_COST_MAX: u64 = 10_000_000;
@@ -127,29 +128,11 @@ pub struct Found {
     exhausted: bool,
 }
 
-/// A value's former self, where it can be told, and whether nothing changed at the nearest place where it can.
-#[derive(Clone, Copy)]
-struct Before<'a> {
-    old: Option<&'a Value>,
-    unchanged: bool,
-}
-
-impl<'a> Before<'a> {
-    /// The same for a part. A former self is known for fields; for elements, only where keys tell them apart.
-    fn below(self, old: Option<&'a Value>, new: &Value, known: bool) -> Self {
-        if known && self.old.is_some() {
-            return Self { old, unchanged: old == Some(new) };
-        }
-        Self { old: None, unchanged: self.unchanged }
-    }
-}
-
 /// Runs all rules of an object. `old` is the object as it was; absent on create.
 pub fn run(ty: &Type, value: &Value, old: Option<&Value>) -> Found {
     let mut found = Found::default();
     if ty.has_expressions() {
-        let before = Before { old, unchanged: old == Some(value) };
-        visit(ty, value, before, &FieldPath::default(), &mut found);
+        visit(ty, value, Before::of(value, old), &FieldPath::default(), &mut found);
     }
     found
 }
@@ -163,36 +146,22 @@ fn visit(ty: &Type, value: &Value, before: Before<'_>, path: &FieldPath, found: 
         (Shape::Struct { of, atomic }, Value::Object(map)) => {
             for field in of.get().fields.iter().filter(|field| field.ty.has_expressions()) {
                 let Some(inner) = map.get(&*field.name) else { continue };
-                let old = before.old.and_then(|old| old.get(&*field.name));
-                let below = before.below(old, inner, !atomic);
+                let below = before.entry(&field.name, inner, *atomic);
                 visit(&field.ty, inner, below, &path.child(&field.name), found);
             }
         }
         (Shape::Map { value: ty, atomic }, Value::Object(map)) if ty.has_expressions() => {
             for (key, inner) in map {
-                let old = before.old.and_then(|old| old.get(key));
-                visit(ty, inner, before.below(old, inner, !atomic), &path.key(key), found);
+                visit(ty, inner, before.entry(key, inner, *atomic), &path.key(key), found);
             }
         }
         (Shape::List { item, kind }, Value::Array(list)) if item.has_expressions() => {
             for (at, inner) in list.iter().enumerate() {
-                let keyed = matches!(kind, ListKind::Map(_));
-                let old = before.old.and_then(|old| former(old, inner, kind, item));
-                visit(item, inner, before.below(old, inner, keyed), &path.index(at), found);
+                visit(item, inner, before.element(inner, kind, item), &path.index(at), found);
             }
         }
         _ => {}
     }
-}
-
-/// The element of the old list with the same keys.
-fn former<'a>(old: &'a Value, new: &Value, kind: &ListKind, item: &Type) -> Option<&'a Value> {
-    let ListKind::Map(keys) = kind else { return None };
-    let key = |value: &Value, key: &str| {
-        let default = || item.field(key).and_then(|field| field.default.clone());
-        value.get(key).cloned().or_else(default)
-    };
-    old.as_array()?.iter().find(|one| keys.iter().all(|name| key(one, name) == key(new, name)))
 }
 
 fn rules(ty: &Type, expressions: &Expressions, value: &Value, before: Before<'_>, path: &FieldPath, found: &mut Found) {

@@ -1,5 +1,6 @@
 //! Types of custom resources: compiled from a structural OpenAPI schema into the one model, and what only they need.
 
+mod before;
 mod cel_types;
 mod check;
 mod compile;
@@ -19,7 +20,7 @@ pub use definition::{validate_definition, validate_definition_update, warnings};
 pub use expressions::{Expressions, Found, run as run_expressions};
 pub use fit::{coerce_metadata, fill_defaults, prune};
 pub use rules::Rules;
-pub use validate::validate;
+pub use validate::{validate, validate_change};
 
 use serde_json::Value;
 

@@ -3,6 +3,7 @@
 use meta::{FieldError, FieldErrors, FieldPath};
 use serde_json::{Map, Value};
 
+use super::before::Before;
 use super::format;
 use super::rules::{Bound, Range, Rules};
 use crate::model::{ListKind, Shape, Type};
@@ -10,9 +11,24 @@ use crate::model::{ListKind, Shape, Type};
 /// Every way in which an object breaks its schema.
 pub fn validate(ty: &Type, value: &Value) -> FieldErrors {
     let mut errors = Vec::new();
-    typed(ty, value, "", &mut errors);
+    typed(ty, value, Before::of(value, None), "", &mut errors);
     resources(ty, value, "", true, &mut errors);
     unique(ty, value, "", &mut errors);
+    errors
+}
+
+/// The same for a change: what is unchanged at the nearest place whose former self can be told is not judged again, and
+/// elements that were there twice may stay.
+pub fn validate_change(ty: &Type, value: &Value, old: &Value) -> FieldErrors {
+    let mut errors = Vec::new();
+    typed(ty, value, Before::of(value, Some(old)), "", &mut errors);
+    resources(ty, value, "", true, &mut errors);
+    let (mut twice, mut before) = (Vec::new(), Vec::new());
+    unique(ty, value, "", &mut twice);
+    if !twice.is_empty() {
+        unique(ty, old, "", &mut before);
+    }
+    errors.extend(twice.into_iter().filter(|_| before.is_empty()));
     errors
 }
 
@@ -25,26 +41,35 @@ fn step(path: &str, key: &str) -> String {
 }
 
 /// A value with its shape: its own rules, then what is below.
-fn typed(ty: &Type, value: &Value, path: &str, errors: &mut FieldErrors) {
+fn typed(ty: &Type, value: &Value, before: Before<'_>, path: &str, errors: &mut FieldErrors) {
+    if before.unchanged {
+        return;
+    }
     if let Some(custom) = &ty.custom {
         broken(&custom.rules, value, path, errors);
     }
     match (&ty.shape, value) {
-        (Shape::Struct { of, .. }, Value::Object(map)) => {
+        (Shape::Struct { of, atomic }, Value::Object(map)) => {
             for field in &of.get().fields {
                 if let Some(child) = map.get(&*field.name) {
-                    typed(&field.ty, child, &step(path, &field.name), errors);
+                    typed(
+                        &field.ty,
+                        child,
+                        before.entry(&field.name, child, *atomic),
+                        &step(path, &field.name),
+                        errors,
+                    );
                 }
             }
         }
-        (Shape::Map { value: ty, .. }, Value::Object(map)) => {
+        (Shape::Map { value: ty, atomic }, Value::Object(map)) => {
             for (key, child) in map {
-                typed(ty, child, &step(path, key), errors);
+                typed(ty, child, before.entry(key, child, *atomic), &step(path, key), errors);
             }
         }
-        (Shape::List { item, .. }, Value::Array(list)) => {
+        (Shape::List { item, kind }, Value::Array(list)) => {
             for (at, child) in list.iter().enumerate() {
-                typed(item, child, &format!("{path}[{at}]"), errors);
+                typed(item, child, before.element(child, kind, item), &format!("{path}[{at}]"), errors);
             }
         }
         _ => {}

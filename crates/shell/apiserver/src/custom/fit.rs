@@ -1,7 +1,7 @@
 //! Custom objects on their way in and out: decoded by their schema, validated, and read back in today's form.
 
 use meta::{FieldError, FieldErrors, FieldPath};
-use schema::custom::{coerce_metadata, fill_defaults, prune, run_expressions, validate};
+use schema::custom::{coerce_metadata, fill_defaults, prune, run_expressions, validate, validate_change};
 use schema::{DecodeError, Decoded, FieldValidation, Format, Type, decode_partial};
 use serde_json::Value;
 
@@ -90,7 +90,7 @@ impl Served {
         errors
     }
 
-    /// The rules for a change: what an object broke before and still breaks in the same way is not held against it.
+    /// The rules for a change: what an object broke before is not held against a writer who left it as it was.
     pub fn validate_change(&self, new: &Value, old: &Value) -> FieldErrors {
         let mut errors = (self.kind.validate)(new);
         errors.extend((self.kind.validate_update)(new, old));
@@ -106,11 +106,7 @@ impl Served {
 
     fn ratcheted(&self, new: &Value, old: &Value) -> FieldErrors {
         let Some(custom) = &self.custom else { return Vec::new() };
-        let mut errors = custom.validate(new);
-        if !errors.is_empty() {
-            let before = custom.validate(old);
-            errors.retain(|error| !before.contains(error));
-        }
+        let mut errors = custom.schema.as_ref().map(|ty| validate_change(ty, new, old)).unwrap_or_default();
         errors.extend(custom.expressions(new, Some(old), &errors));
         errors
     }
