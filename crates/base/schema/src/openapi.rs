@@ -471,6 +471,28 @@ mod tests {
         check(&v3_document(&served, &GroupVersion::new("example.com", "v1"), "v1.36.0"));
     }
 
+    /// kubectl sends a strategic merge to whoever is said to take one.
+    #[test]
+    fn custom_kinds_take_no_strategic_merge() {
+        let gvk = Gvk::new("example.com", "v1", "Widget");
+        let custom = Some(json!({"type": "object"}));
+        let widgets = Served { gvk, plural: "widgets".into(), custom, ..deployments() };
+        let served = [deployments(), widgets];
+        let v2 = v2_document(&served, "v1.36.0");
+        for (path, group, strategic) in [
+            ("/apis/apps/v1/namespaces/{namespace}/deployments/{name}", "apps", true),
+            ("/apis/example.com/v1/namespaces/{namespace}/widgets/{name}", "example.com", false),
+        ] {
+            let v3 = v3_document(&served, &GroupVersion::new(group, "v1"), "v1.36.0");
+            let known = "application/strategic-merge-patch+json";
+            let content = &v3["paths"][path]["patch"]["requestBody"]["content"];
+            assert!(content["application/merge-patch+json"].is_object(), "{path}: {content}");
+            assert_eq!(content.get(known).is_some(), strategic, "{path}: {content}");
+            let consumes = v2["paths"][path]["patch"]["consumes"].as_array().cloned().unwrap_or_default();
+            assert_eq!(consumes.contains(&json!(known)), strategic, "{path}: {consumes:?}");
+        }
+    }
+
     #[test]
     fn custom_kinds_bring_their_schema() {
         let schema = json!({"type": "object", "properties": {"spec": {"type": "object"}}});
