@@ -86,6 +86,11 @@ impl Call<'_> {
         let name = name.or_else(|| (!self.info.name.is_empty()).then(|| self.info.name.clone()));
         let labels = Selector::parse(self.query.get("labelSelector"));
         let labels = labels.map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
-        Ok(Filter { namespace, name, labels, fields })
+        let (converted, fields) = match self.served.is_converted() {
+            true => fields.terms.into_iter().partition(|term| !term.field.starts_with("metadata.")),
+            false => (Vec::new(), fields.terms),
+        };
+        let [fields, converted] = [fields, converted].map(|terms| FieldSelector { terms });
+        Ok(Filter { namespace, name, labels, fields, converted })
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use meta::fields::FieldSelector;
 use meta::{ApiResult, Status};
 use serde_json::Value;
 
@@ -73,6 +74,11 @@ pub async fn bytes_from_stored(cache: &Cache, served: &Served, stored: Vec<Bytes
     all_from_stored(cache, served, &mut values).await?;
     let written = values.iter().map(|value| serde_json::to_vec(value).map(Bytes::from).map_err(Status::internal));
     written.collect()
+}
+
+/// Whether an object in the served version fits the terms that only this version can answer.
+pub fn passes(served: &Served, terms: &FieldSelector, value: &Value) -> bool {
+    terms.matches(|path| served.field_reader(path).map(|reader| reader.read(value)).unwrap_or_default())
 }
 
 /// Turns an object of one served version into another of the same resource.

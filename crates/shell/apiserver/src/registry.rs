@@ -30,6 +30,11 @@ impl Served {
         self.kind.scope == Scope::Namespaced
     }
 
+    /// Whether objects of this version are made from stored ones by their author's webhook.
+    pub fn is_converted(&self) -> bool {
+        !self.is_storage_version() && self.custom.as_ref().is_some_and(|custom| custom.converter.is_some())
+    }
+
     /// Whether requests speak the stored version, so that stored bytes are sent as they are.
     pub fn is_storage_version(&self) -> bool {
         self.storage.group == self.kind.group && self.storage.version == self.kind.version

@@ -15,6 +15,8 @@ pub struct Filter {
     pub name: Option<String>,
     pub labels: Selector,
     pub fields: FieldSelector,
+    /// Terms that only objects in the version of the request can answer; whoever converts them asks `convert::passes`.
+    pub converted: FieldSelector,
 }
 
 /// The namespace (empty for cluster-wide kinds) and the name of a cache key.
@@ -25,7 +27,9 @@ pub fn split_key(key: &str) -> (&str, &str) {
 impl Filter {
     /// Whether only the key decides.
     pub fn is_by_key(&self) -> bool {
-        self.labels.is_empty() && self.fields.terms.iter().all(|term| term.field.starts_with("metadata."))
+        self.labels.is_empty()
+            && self.converted.is_empty()
+            && self.fields.terms.iter().all(|term| term.field.starts_with("metadata."))
     }
 
     pub fn matches_key(&self, key: &str) -> bool {

@@ -329,8 +329,18 @@ pub async fn delete_collection(call: &Call<'_>, request: Request<Body>) -> ApiRe
     let snapshot = resource.snapshot(call.engine.cache.reached());
     let readers = resource.readers.load_full();
     let found = snapshot.objects.iter().filter(|(key, object)| filter.matches(key, object, &readers));
-    let keys: Vec<(String, String)> = found
-        .map(|(key, _)| crate::cache::split_key(key))
+    let (mut keys, objects): (Vec<_>, Vec<_>) = found.map(|(key, object)| (key.clone(), object.bytes.clone())).unzip();
+    if !filter.converted.is_empty() {
+        let objects = convert::bytes_from_stored(&call.engine.cache, call.served, objects).await?;
+        let mut passes = objects.iter().map(|object| {
+            let value = serde_json::from_slice(object).unwrap_or_default();
+            convert::passes(call.served, &filter.converted, &value)
+        });
+        keys.retain(|_| passes.next().unwrap_or_default());
+    }
+    let keys: Vec<(String, String)> = keys
+        .iter()
+        .map(|key| crate::cache::split_key(key))
         .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
         .collect();
     let deletions: Vec<_> = keys.into_iter().map(|key| delete_named(call, &options, key).boxed()).collect();

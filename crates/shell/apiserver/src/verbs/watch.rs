@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use http::Response;
+use meta::fields::FieldSelector;
 use meta::{ApiResult, Status};
 use rand::Rng;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 
 use super::list::parse_version;
 use crate::body::{self, Body};
-use crate::cache::{Cache, Delivery, EventType, Filter, Objects, Opened, ResourceCache, WatcherId, line};
+use crate::cache::{Cache, Delivery, EventType, Filter, Object, Objects, Opened, ResourceCache, WatcherId, line};
 use crate::call::Call;
 use crate::convert;
 use crate::info::Query;
@@ -40,6 +41,7 @@ pub async fn watch(call: &Call<'_>) -> ApiResult<Response<Body>> {
             output: call.output.clone(),
             query: call.query.clone(),
             columns_sent: false,
+            converted: filter.converted.clone(),
         },
         cache: cache.clone(),
         resource: resource.clone(),
@@ -176,6 +178,8 @@ struct Encoder {
     output: Output,
     query: Query,
     columns_sent: bool,
+    /// What the filter could not ask of stored objects.
+    converted: FieldSelector,
 }
 
 impl Encoder {
@@ -198,10 +202,41 @@ impl Encoder {
                 Media::Json | Media::Yaml => event.line(kind),
             };
         }
-        match event.object(kind) {
-            Some(object) => self.object(cache, kind.as_str(), &object.bytes).await,
+        let kind = match self.reclassify(cache, kind, event).await {
+            Ok(kind) => kind,
+            Err(status) => return self.error(&status),
+        };
+        match kind.and_then(|kind| Some((kind, event.object(kind)?))) {
+            Some((kind, object)) => self.object(cache, kind.as_str(), &object.bytes).await,
             None => Bytes::new(),
         }
+    }
+
+    /// What a change means to somebody whose selector reads fields of the served version.
+    async fn reclassify(
+        &self,
+        cache: &Cache,
+        kind: EventType,
+        event: &crate::cache::Event,
+    ) -> ApiResult<Option<EventType>> {
+        if self.converted.is_empty() {
+            return Ok(Some(kind));
+        }
+        let was = kind != EventType::Added && self.passes(cache, event.old.as_deref()).await?;
+        let is = kind != EventType::Deleted && self.passes(cache, event.new.as_deref()).await?;
+        Ok(match (was, is) {
+            (false, true) => Some(EventType::Added),
+            (true, true) => Some(EventType::Modified),
+            (true, false) => Some(EventType::Deleted),
+            (false, false) => None,
+        })
+    }
+
+    async fn passes(&self, cache: &Cache, object: Option<&Object>) -> ApiResult<bool> {
+        let Some(object) = object else { return Ok(false) };
+        let mut value = object.value()?;
+        convert::from_stored(cache, &self.served, &mut value).await?;
+        Ok(convert::passes(&self.served, &self.converted, &value))
     }
 
     async fn object(&mut self, cache: &Cache, kind: &str, stored: &Bytes) -> Bytes {
@@ -211,6 +246,9 @@ impl Encoder {
         let Ok(mut value) = serde_json::from_slice::<Value>(stored) else { return Bytes::new() };
         if let Err(status) = convert::from_stored(cache, &self.served, &mut value).await {
             return self.error(&status);
+        }
+        if !convert::passes(&self.served, &self.converted, &value) {
+            return Bytes::new();
         }
         let columns = !std::mem::replace(&mut self.columns_sent, true);
         let shaped = self.output.shape(&self.served, &self.query, &value, columns);
