@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 /// A node is missed after its grace of 40 s; its pods have to leave a little later.
 pub const NODE_WITHIN: Duration = Duration::from_secs(90);
 
-const DEMO: &str = "
+/// Six pods that leave a lost node after two seconds, and their Service.
+pub const DEMO: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: demo}
@@ -36,7 +37,8 @@ metadata: {name: demo}
 spec: {selector: {app: demo}, ports: [{port: 80, targetPort: http}]}
 ";
 
-fn pod_names(scope: &Scope<'_>, node: Option<&str>) -> Result<Vec<String>> {
+/// The demo's pods, on one node where it is named.
+pub fn pod_names(scope: &Scope<'_>, node: Option<&str>) -> Result<Vec<String>> {
     let only = node.map(|node| format!("--field-selector spec.nodeName={node}")).unwrap_or_default();
     let text = scope.field(&format!("pods -l app=demo {only}"), "{.items[*].metadata.name}")?;
     Ok(text.split_whitespace().map(str::to_owned).collect())

@@ -19,6 +19,7 @@ mod join;
 mod jumps;
 mod limits;
 mod network;
+mod partition;
 mod policy;
 mod rollout;
 mod services;
@@ -74,6 +75,7 @@ const SCENARIOS: &[Scenario] = &[
     ("example::three_tiers", example::three_tiers),
     ("crash::of_the_control_plane", crash::of_the_control_plane),
     ("heal::node", heal::node),
+    ("partition::heals", partition::heals),
     ("identity::of_a_stateful_set", identity::of_a_stateful_set),
     // Last: a cluster gains a node.
     ("join::daemon_set_follows", join::daemon_set_follows),
