@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
+use crate::proxies::Running;
+
 const HOST: &str = "bench.local";
 const BODY_BYTES: usize = 1024;
 const CONNECTIONS: [usize; 2] = [1, 100];
 const WARM_UP: Duration = Duration::from_millis(500);
-/// Kernel ticks a second, in which `/proc/PID/stat` counts.
-const TICKS: f64 = 100.0;
 
 /// What a proxy is started with.
 #[derive(Clone, Debug, clap::Args)]
@@ -72,19 +72,18 @@ async fn compare(dir: &Path, time: Duration) -> Result<()> {
     );
     for name in ["tug", "nginx", "haproxy"] {
         let (http, https) = (free_port().await?, free_port().await?);
-        let Some(child) = start(name, dir, &Proxy { http, https, backend, dir: dir.to_owned() })? else {
+        let Some(mut running) = start(name, dir, &Proxy { http, https, backend, dir: dir.to_owned() })? else {
             println!("{name} is not installed");
             continue;
         };
-        let mut running = Running(child);
         until_open(http, &mut running.0).await?;
         until_open(https, &mut running.0).await?;
         for connections in CONNECTIONS {
             for (scheme, port, tls) in [("http", http, None), ("https", https, Some(tls.clone()))] {
                 let _ = load(port, tls.clone(), connections, WARM_UP).await?;
-                let before = used(running.0.id())?;
+                let before = running.used()?;
                 let outcome = load(port, tls, connections, time).await?;
-                let cpu = (used(running.0.id())?.0 - before.0).max(0.01);
+                let cpu = (running.used()?.0 - before.0).max(0.01);
                 let count = outcome.latencies.len() as f64;
                 println!(
                     "| {name} | {scheme} | {connections} | {:.0} | {:.0} | {:.2} | {:.2} | {:.1} |",
@@ -92,22 +91,12 @@ async fn compare(dir: &Path, time: Duration) -> Result<()> {
                     count / cpu,
                     outcome.percentile(50),
                     outcome.percentile(99),
-                    used(running.0.id())?.1,
+                    running.used()?.1,
                 );
             }
         }
     }
     Ok(())
-}
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // A master process takes its workers along when it is asked to end.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
 }
 
 async fn free_port() -> Result<u16> {
@@ -125,23 +114,6 @@ async fn until_open(port: u16, child: &mut Child) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     bail!("nobody listens on port {port}")
-}
-
-/// Seconds of processor time and resident megabytes, of a process and its children.
-fn used(pid: u32) -> Result<(f64, f64)> {
-    let (mut seconds, mut megabytes) = (0.0, 0.0);
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
-        let fields: Vec<&str> = rest.split(' ').collect();
-        let field = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
-        if id == pid || field(1) as u32 == pid {
-            seconds += (field(11) + field(12)) / TICKS;
-            megabytes += field(21) * 4096.0 / 1e6;
-        }
-    }
-    Ok((seconds, megabytes))
 }
 
 /// A backend that reads no more of a request than its end.
@@ -236,11 +208,11 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, until: Instant) -
 }
 
 /// Starts a proxy with as many workers as the machine has processors; `None` where it is not installed.
-fn start(name: &str, dir: &Path, proxy: &Proxy) -> Result<Option<Child>> {
+fn start(name: &str, dir: &Path, proxy: &Proxy) -> Result<Option<Running>> {
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let Proxy { http, https, backend, .. } = proxy;
     let place = dir.display();
-    let mut command = match name {
+    let command = match name {
         "tug" => {
             let mut command = Command::new(std::env::current_exe()?);
             let ports = [("--http", http), ("--https", https), ("--backend", backend)];
@@ -277,9 +249,5 @@ fn start(name: &str, dir: &Path, proxy: &Proxy) -> Result<Option<Child>> {
             command
         }
     };
-    match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-        Ok(child) => Ok(Some(child)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot start {name}")),
-    }
+    Running::start(command)
 }

@@ -1,8 +1,10 @@
 //! Benchmarks that print rates and ratios measured in one run.
 
 mod api;
+mod dns;
 mod ingress;
 mod network;
+mod proxies;
 mod scheduler;
 mod store;
 
@@ -44,6 +46,17 @@ enum Bench {
     /// Tug's proxy alone; `ingress` starts it.
     #[command(hide = true)]
     IngressProxy(ingress::Proxy),
+    /// The node's DNS server beside dnsmasq and unbound, where they are installed, and how soon answers follow a change.
+    Dns {
+        #[arg(long, default_value_t = 10_000)]
+        records: u32,
+        /// Seconds of each measurement.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+    /// Tug's DNS server alone; `dns` starts it.
+    #[command(hide = true)]
+    DnsAlone(dns::Alone),
     /// Placement decisions over many nodes.
     Scheduler {
         #[arg(long, default_value_t = 1000)]
@@ -66,6 +79,8 @@ fn main() -> Result<()> {
         Bench::Api { kubeconfig, objects, watchers } => runtime.block_on(api::run(kubeconfig, objects, watchers)),
         Bench::Ingress { seconds } => runtime.block_on(ingress::run(seconds)),
         Bench::IngressProxy(proxy) => runtime.block_on(ingress::proxy(proxy)),
+        Bench::Dns { records, seconds } => runtime.block_on(dns::run(records, seconds)),
+        Bench::DnsAlone(alone) => runtime.block_on(dns::alone(alone)),
         Bench::Scheduler { nodes, pods } => scheduler::run(nodes, pods),
         Bench::Network { services } => network::run(services),
     }

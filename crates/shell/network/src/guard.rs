@@ -1,12 +1,14 @@
 //! Notices at once when someone deletes our table, as `nft flush ruleset` in a firewall's start script does.
 
+use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::io::unix::AsyncFd;
 
-/// Multicast group of nftables' notifications: NFNLGRP_NFTABLES (7) as a bit.
-const NFTABLES_GROUP: u32 = 1 << 6;
+/// Multicast group of nftables' notifications: NFNLGRP_NFTABLES.
+const NFTABLES_GROUP: u32 = 7;
 /// NFNL_SUBSYS_NFTABLES and NFT_MSG_DELTABLE.
 const DELETE_TABLE: u16 = 10 << 8 | 2;
 const TABLE_NAME_ATTRIBUTE: u16 = 1;
@@ -15,19 +17,67 @@ const HEADER_BYTES: usize = 16;
 const PREFIX_BYTES: usize = HEADER_BYTES + 4;
 const DATAGRAM_BYTES_MAX: usize = 65_536;
 
+/// All listeners of a node.
+#[derive(Clone, Default)]
+pub struct Guards(Arc<Mutex<Vec<Weak<AsyncFd<OwnedFd>>>>>);
+
+impl Guards {
+    /// One more listener; `None`, with a warning, where the kernel gives none.
+    pub fn open(&self) -> Option<Guard> {
+        let open = Guard::open().inspect_err(|error| tracing::warn!(%error, "cannot listen for nftables changes"));
+        let guard = open.ok()?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&guard.socket));
+        Some(guard)
+    }
+
+    /// Nobody listens until the value is dropped. While somebody does the kernel makes a notice of every element that is
+    /// written, which is two thirds of its work when there are tens of thousands. What is deleted meanwhile is found by
+    /// the next look.
+    pub fn hush(&self) -> Hushed<'_> {
+        self.listen(false);
+        Hushed(self)
+    }
+
+    fn listen(&self, on: bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|socket| socket.strong_count() > 0);
+        for socket in all.iter().filter_map(Weak::upgrade) {
+            let (option, group) =
+                (if on { libc::NETLINK_ADD_MEMBERSHIP } else { libc::NETLINK_DROP_MEMBERSHIP }, NFTABLES_GROUP);
+            // SAFETY: the descriptor is open while `socket` lives, and the pointer is to a live value of the stated size.
+            let done = unsafe {
+                let group = std::ptr::from_ref(&group).cast();
+                libc::setsockopt(socket.as_raw_fd(), libc::SOL_NETLINK, option, group, size_of::<u32>() as u32)
+            };
+            if done != 0 {
+                tracing::warn!(error = %io::Error::last_os_error(), on, "cannot change what nftables tells");
+            }
+        }
+    }
+}
+
+/// Ends the silence when it is dropped.
+pub struct Hushed<'a>(&'a Guards);
+
+impl Drop for Hushed<'_> {
+    fn drop(&mut self) {
+        self.0.listen(true);
+    }
+}
+
 /// A listener for deletions in this network namespace.
 pub struct Guard {
-    socket: AsyncFd<OwnedFd>,
+    socket: Arc<AsyncFd<OwnedFd>>,
 }
 
 impl Guard {
-    pub fn open() -> io::Result<Self> {
+    fn open() -> io::Result<Self> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, NFTABLES_GROUP))?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 1 << (NFTABLES_GROUP - 1)))?;
         // SAFETY: an `OwnedFd` keeps its descriptor open and its own until dropped, and `AsyncFd` owns it from here on.
         let socket = unsafe { AsyncFd::register(socket) }?;
-        Ok(Self { socket })
+        Ok(Self { socket: Arc::new(socket) })
     }
 
     /// Returns when `table` was deleted, maybe by ourselves to replace it, or when notifications were lost. The caller looks.

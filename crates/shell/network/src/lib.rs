@@ -9,6 +9,7 @@ mod cni;
 mod config;
 mod conntrack;
 mod dns;
+pub mod fixed;
 mod forward;
 mod guard;
 mod guarded;

@@ -2,7 +2,7 @@
 //!
 //! Pods and namespaces are followed only while the cluster has policies: without any, this costs one quiet watch.
 
-use crate::guard::Guard;
+use crate::guard::Guards;
 use crate::guarded::Guarded;
 use crate::nft::{self, CallError};
 use crate::watch as watches;
@@ -97,6 +97,7 @@ pub async fn run(
     mut state: PolicyState,
     mut changes: mpsc::Receiver<PolicyChange>,
     guarded: Guarded,
+    guards: Guards,
     stop: CancellationToken,
 ) {
     let mut synced = Synced::default();
@@ -108,8 +109,7 @@ pub async fn run(
     let mut told = guarded.subscribe();
     let mut burst = Vec::new();
     let mut check = false;
-    let mut guard =
-        Guard::open().inspect_err(|error| tracing::warn!(%error, "cannot listen for nftables changes")).ok();
+    let mut guard = guards.open();
     loop {
         let retry_at = async {
             match retry {

@@ -210,7 +210,7 @@ impl Node {
         let (handle, token) = (guarded.clone(), stop.clone());
         let thread = lab.spawn("n1", move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(PolicyState::new(config()), receiver, handle, token));
+            runtime.block_on(run(PolicyState::new(config()), receiver, handle, Guards::default(), token));
         });
         let node = Self { lab, changes, guarded, stop, thread: Some(thread) };
         for (name, ip) in HERE {

@@ -4,7 +4,8 @@
 //! change is applied at once, and a flood costs one call per call time.
 
 use crate::applied::Applied;
-use crate::guard::Guard;
+use crate::conntrack::Unanswered;
+use crate::guard::Guards;
 use crate::health::Checks;
 use crate::nft::{self, CallError};
 use crate::watch::Change;
@@ -22,6 +23,8 @@ pub const CHANGES_WAITING_MAX: usize = 4_096;
 const BURST_MAX: usize = 65_536;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Transactions from this size on are written while nobody listens to nftables.
+const HUSHED_BYTES_MIN: usize = 256 << 10;
 /// How often the table's presence is checked beside the kernel's own notice.
 const VERIFY_PERIOD: Duration = Duration::from_secs(60);
 
@@ -31,6 +34,7 @@ pub async fn run(
     mut changes: mpsc::Receiver<Change>,
     applied: Applied,
     checks: watch::Sender<Checks>,
+    guards: Guards,
     stop: CancellationToken,
 ) {
     // A restart must not take away rules that it has not learned about yet.
@@ -43,8 +47,7 @@ pub async fn run(
     let mut burst = Vec::new();
     let mut owed = Owed::default();
     let mut check = false;
-    let open = Guard::open().inspect_err(|error| tracing::warn!(%error, "cannot listen for nftables changes"));
-    let mut guard = open.ok();
+    let mut guard = guards.open();
     loop {
         let retry_at = async {
             match retry {
@@ -91,7 +94,13 @@ pub async fn run(
         let transaction = if unknown { Some(state.full()) } else { state.transaction() };
         let Some(transaction) = transaction else { continue };
         owed.take_over(&transaction);
-        match apply(&state.config().table, &transaction).await {
+        let hushed = (transaction.script.len() >= HUSHED_BYTES_MIN).then(|| guards.hush());
+        if hushed.is_some() {
+            verify.reset_immediately();
+        }
+        let outcome = apply(&state.config().table, &transaction).await;
+        drop(hushed);
+        match outcome {
             Ok(()) => {
                 (unknown, retry) = (false, None);
                 owed.settle(&applied).await;
@@ -113,6 +122,7 @@ pub async fn run(
 struct Owed {
     endpoints: HashMap<Ipv4Addr, bool>,
     flushes: BTreeSet<UdpFlush>,
+    unanswered: Unanswered,
 }
 
 impl Owed {
@@ -125,7 +135,9 @@ impl Owed {
     async fn settle(&mut self, applied: &Applied) {
         let (added, removed): (Vec<_>, Vec<_>) = self.endpoints.drain().partition(|(_, present)| *present);
         let ips = |all: Vec<(Ipv4Addr, bool)>| all.into_iter().map(|(ip, _)| ip).collect::<Vec<_>>();
-        applied.update(&ips(added), &ips(removed));
+        let removed = ips(removed);
+        applied.update(&ips(added), &removed);
+        self.unanswered.forget_later(&removed);
         for flush in std::mem::take(&mut self.flushes) {
             if let Err(error) = crate::conntrack::flush(&flush).await {
                 tracing::warn!(error = &error as &dyn std::error::Error, ?flush, "cannot forget UDP flows");

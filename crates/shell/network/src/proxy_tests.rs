@@ -53,7 +53,7 @@ impl Node {
         let (handle, token) = (applied.clone(), stop.clone());
         let thread = lab.spawn("n1", move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(state, receiver, handle, watch::Sender::new(Checks::new()), token));
+            runtime.block_on(run(state, receiver, handle, watch::Sender::new(Checks::new()), Guards::default(), token));
         });
         let node = Self { lab, changes, applied, stop, thread: Some(thread) };
         node.send(Change::Config(Box::new(config)));
@@ -180,6 +180,22 @@ fn udp_flows_move_when_their_endpoint_goes_and_the_table_heals() {
     let name = node.lab.name("n1");
     sh(&format!("nsenter --net=/run/netns/{name} nft delete table ip {TABLE}"));
     eventually(true, || node.lab.ask("p1", "10.96.0.20:80").starts_with("p2"));
+}
+
+#[test]
+fn an_unanswered_attempt_finds_another_endpoint_when_its_own_goes() {
+    let Some(node) = Node::start() else { return };
+    // Packets to this neighbour leave and nobody gets them, as those to a dead machine.
+    let name = node.lab.name("n1");
+    sh(&format!("ip -n {name} neigh replace 10.200.1.13 lladdr 02:00:00:00:00:13 dev cni0 nud permanent"));
+    node.apply(&[service(serde_json::json!({})), slice(&[("10.200.1.13", "n1")])]);
+    let address = "10.96.0.20:80".parse().unwrap();
+    let attempt =
+        node.lab.spawn("p2", move || std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10)).is_ok());
+    let waits = format!("nsenter --net=/run/netns/{name} conntrack -L -p tcp --state SYN_SENT 2>/dev/null");
+    eventually(true, || sh(&waits).contains("src=10.200.1.13"));
+    node.apply(&[slice(&BOTH[..1])]);
+    assert!(attempt.join().unwrap(), "the client's next packet goes to the endpoint that is left");
 }
 
 #[test]

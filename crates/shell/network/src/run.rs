@@ -3,6 +3,7 @@
 use crate::config::{Backend, NetworkConfig};
 use crate::dns::{Listener, Server, SharedZone};
 use crate::forward::Forwarder;
+use crate::guard::Guards;
 use crate::link::Links;
 use crate::policy::{self, PolicyChange};
 use crate::upstreams::SharedUpstreams;
@@ -49,7 +50,7 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
     let policy_state = PolicyState::new(policy_config(&config, None));
     let (checks, checked) = watch::channel(health::Checks::new());
     let sink = |change: Change| {
-        learn(&zone, &change);
+        change.tell(&mut zone.write().unwrap_or_else(PoisonError::into_inner));
         let sender = sender.clone();
         async move { drop(sender.send(change).await) }
     };
@@ -57,7 +58,7 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
         nodes_sender.send_if_modified(|known| note(known, name, node.as_ref()));
         std::future::ready(())
     };
-    let upstreams = SharedUpstreams::default();
+    let (upstreams, guards) = (SharedUpstreams::default(), Guards::default());
     let mut node = Local {
         config: &config,
         links,
@@ -70,12 +71,12 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
     };
     tokio::select! {
         () = policy::follow(client.clone(), policies) => {}
-        () = policy::run(policy_state, policy_receiver, config.guarded.clone(), stop.clone()) => {}
+        () = policy::run(policy_state, policy_receiver, config.guarded.clone(), guards.clone(), stop.clone()) => {}
         () = watches::services(client.clone(), sink) => {}
         () = watches::slices(client.clone(), sink) => {}
         () = watches::nodes(client.clone(), node_sink) => {}
         () = watches::upstreams(client.clone(), |servers| upstreams.set(servers)) => {}
-        () = proxy::run(state, receiver, config.applied.clone(), checks, stop.clone()) => {}
+        () = proxy::run(state, receiver, config.applied.clone(), checks, guards.clone(), stop.clone()) => {}
         () = health::run(config.node_ip, checked, stop.clone()) => {}
         () = node.follow(nodes) => {}
         () = stop.cancelled() => {}
@@ -102,15 +103,6 @@ pub async fn cleanup(config: &NetworkConfig) -> anyhow::Result<()> {
             Err(error).context("cannot remove the CNI configuration")
         }
         _ => Ok(()),
-    }
-}
-
-fn learn(zone: &SharedZone, change: &Change) {
-    let mut zone = zone.write().unwrap_or_else(PoisonError::into_inner);
-    match change {
-        Change::Service(key, view) => zone.set_service(key.clone(), view.clone()),
-        Change::Slice(key, view) => zone.set_slice(key.clone(), view.clone()),
-        Change::Config(_) | Change::ServicesSynced | Change::SlicesSynced => {}
     }
 }
 

@@ -58,7 +58,7 @@ fn start(
             let mut node = Local { config: &config, links, zone, upstreams: SharedUpstreams::default(), changes, policies, stop: stop.clone(), network: None };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = proxy::run(state, receiver, config.applied.clone(), watch::Sender::new(BTreeMap::new()), stop.clone()) => {}
+                () = proxy::run(state, receiver, config.applied.clone(), watch::Sender::new(BTreeMap::new()), Guards::default(), stop.clone()) => {}
                 () = node.follow(nodes) => {}
             }
             cleanup(&config).await.unwrap();

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
+use netplan::dns::Zone;
 use netplan::policy::view::{PodView, PolicyView};
 use netplan::proxy::ProxyConfig;
 use netplan::view::{Key, ServiceView, SliceView};
@@ -30,6 +31,17 @@ pub enum Change {
     Config(Box<ProxyConfig>),
     ServicesSynced,
     SlicesSynced,
+}
+
+impl Change {
+    /// Notes in the DNS zone what it says about an object.
+    pub fn tell(&self, zone: &mut Zone) {
+        match self {
+            Self::Service(key, view) => zone.set_service(key.clone(), view.clone()),
+            Self::Slice(key, view) => zone.set_slice(key.clone(), view.clone()),
+            Self::Config(_) | Self::ServicesSynced | Self::SlicesSynced => {}
+        }
+    }
 }
 
 fn key(object: &impl ResourceExt) -> Key {

@@ -1,14 +1,22 @@
 //! What breaks comes back: a container, a pod, a node.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, Load, Scope, eventually};
+use e2e::{Cluster, Load, Outcome, Scope, eventually};
 use machine::processes;
 use nix::sys::signal::Signal;
 
+use crate::rollout;
+
 /// A node is missed after its grace of 40 s; its pods have to leave a little later.
 pub const NODE_WITHIN: Duration = Duration::from_secs(90);
+/// Requests a second, each way.
+const PER_SECOND: u32 = 100;
+/// A client waits this long for an answer, connection included.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
+const ERRORS_END_WITHIN: Duration = Duration::from_secs(70);
+const ADDRESS: &str = "{.status.addresses[?(@.type==\"InternalIP\")].address}";
 
 /// Six pods that leave a lost node after two seconds, and their Service.
 pub const DEMO: &str = "
@@ -74,11 +82,21 @@ pub fn node(cluster: &Cluster) -> Result<()> {
     let lost = cluster.node(3);
     let pods = pod_names(&scope, Some(&lost))?;
     ensure!(!pods.is_empty(), "pods are spread over all nodes");
-    kill_node(&scope, 3, &pods)?;
-    let outcome = without_node(&scope, &lost);
+    let others = [1, 2].map(|index| scope.field(&format!("node {}", cluster.node(index)), ADDRESS));
+    let others = others.into_iter().collect::<Result<Vec<String>>>()?;
+    let ways = rollout::open_doors(&scope, &others)?;
+    let loads = ways.map(|(way, addresses)| (way, Load::start_over(addresses, PER_SECOND, GIVE_UP_AFTER)));
+    let port = port_of(3)?;
+    let off = Instant::now();
+    machine::programs::run("ip", &["link", "set", &port, "down"])?;
+    let outcome = kill_node(&scope, 3, &pods).and_then(|()| without_node(&scope, &lost));
+    let errors_ended = loads.map(|(way, load)| last_error(way, &load.stop(), off));
     // Also after a failure: the scenarios that follow need three nodes.
+    machine::programs::run("ip", &["link", "set", &port, "up"])?;
     cluster.up(3).context("tug up brings the node back")?;
     outcome?;
+    errors_ended.into_iter().collect::<Result<()>>()?;
+    scope.run("delete ingress demo")?;
     scope.cluster.kubectl(&["wait", &format!("node/{lost}"), "--for=condition=Ready", "--timeout=30s"])?;
     eventually(Duration::from_secs(60), "the pods that were lost are gone", || {
         let now = pod_names(&scope, None)?;
@@ -86,6 +104,23 @@ pub fn node(cluster: &Cluster) -> Result<()> {
         Ok(())
     })?;
     scope.delete()
+}
+
+/// The machine's end of a node's cable.
+fn port_of(index: u16) -> Result<String> {
+    let links = machine::programs::run("ip", &["-o", "link", "show", "type", "veth"])?;
+    let names = links.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
+    let end = format!("p{index}");
+    let port = names.into_iter().find(|name| name.starts_with("tug") && name.ends_with(&end));
+    Ok(port.with_context(|| format!("node {index} has no cable:\n{links}"))?.to_owned())
+}
+
+/// Tells how long requests failed after the node was off; they must not do so for ever.
+fn last_error(way: &str, outcome: &Outcome, off: Instant) -> Result<()> {
+    let last = outcome.last_error.map_or(Duration::ZERO, |at| at.saturating_duration_since(off));
+    println!("  {way}: {outcome}, the last {:.1} s after the node was off", last.as_secs_f64());
+    ensure!(last < ERRORS_END_WITHIN, "{way}: requests failed until {last:?} after the node was off: {outcome:?}");
+    Ok(())
 }
 
 /// As when its machine loses power: agent, containerd, shims and containers end at once. `pods` are some on that node.

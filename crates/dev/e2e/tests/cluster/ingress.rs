@@ -1,10 +1,9 @@
-//! Ingresses on real nodes: routes, certificates, statuses, and no request lost while backends come and go.
+//! Ingresses on real nodes: routes, certificates and statuses; and Gateways through the same proxy.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, Load, Scope, contains, eventually};
+use e2e::{Cluster, Scope, contains, eventually};
 
 const DEMO: &str = include_str!("../../../../../examples/demo.yaml");
 const SITE: &str = "
@@ -22,7 +21,6 @@ spec:
     http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: nobody, port: {number: 80}}}}]}
 ";
 const WITHIN: Duration = Duration::from_secs(20);
-const PER_SECOND: u32 = 200;
 
 pub fn routes_and_certificates(cluster: &Cluster) -> Result<()> {
     let scope = Scope::new(cluster, "ingress")?;
@@ -123,37 +121,6 @@ fn certificates(scope: &Scope<'_>, nodes: &[String]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The naive demo application behind an Ingress: rollouts under load lose nothing.
-pub fn loses_no_request(cluster: &Cluster) -> Result<()> {
-    let scope = Scope::new(cluster, "ingress-load")?;
-    scope.apply(DEMO)?;
-    scope.rolled_out("demo")?;
-    scope.apply(
-        "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: all},
-          spec: {defaultBackend: {service: {name: demo, port: {number: 80}}}}}",
-    )?;
-    let nodes = nodes(&scope)?;
-    for node in &nodes {
-        answers(node, "http://other.example.com/", &[], &["200 OK"])?;
-    }
-    let start = |node: &String| -> Result<Load> { Ok(Load::start(SocketAddr::new(node.parse()?, 80), PER_SECOND)) };
-    let loads: Vec<Load> = nodes.iter().map(start).collect::<Result<_>>()?;
-    for round in 0..2 {
-        scope.run(&format!("set env deployment/demo ROUND={round}"))?;
-        scope.rolled_out("demo")?;
-    }
-    scope.run("scale deployment/demo --replicas=6")?;
-    scope.rolled_out("demo")?;
-    scope.run("scale deployment/demo --replicas=2")?;
-    scope.rolled_out("demo")?;
-    for outcome in loads.into_iter().map(Load::stop) {
-        println!("{} answered in {:.1} s, {} failed", outcome.answered, outcome.seconds, outcome.failed);
-        ensure!(outcome.failed == 0, "{} requests failed: {:#?}", outcome.failed, outcome.errors);
-        ensure!(outcome.answered as f64 > outcome.seconds * f64::from(PER_SECOND) / 2.0, "{outcome:?}");
-    }
-    scope.delete()
 }
 
 const GATEWAY: &str = "

@@ -51,7 +51,6 @@ const SCENARIOS: &[Scenario] = &[
     ("services::features", services::features),
     ("rollout::loses_no_request", rollout::loses_no_request),
     ("ingress::routes_and_certificates", ingress::routes_and_certificates),
-    ("ingress::loses_no_request", ingress::loses_no_request),
     ("ingress::gateways", ingress::gateways),
     ("workloads_sets::stateful_set", workloads_sets::stateful_set),
     ("workloads_sets::daemon_set", workloads_sets::daemon_set),
