@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use meta::labels::Selector;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::plan::{Op, Resource, to_value};
 
@@ -91,29 +91,47 @@ impl Owner {
     ) -> (Vec<R>, Vec<Op>) {
         let (mut owned, mut patches) = (Vec::new(), Vec::new());
         for candidate in candidates {
-            let matches = self.selector.as_ref().is_some_and(|s| s.matches(&candidate.labels()));
-            let (name, uid) = candidate.identity();
-            match candidate.owners().iter().find(|owner| owner.controller == Some(true)) {
-                Some(owner) if owner.uid != self.uid => {}
-                Some(_) if matches => owned.push(candidate.clone()),
-                Some(_) if self.deleting => {}
-                Some(_) => {
-                    let kept = candidate.owners().iter().filter(|owner| owner.uid != self.uid);
-                    let kept = to_value(&kept.collect::<Vec<_>>());
-                    let body = json!({ "metadata": { "uid": uid, "ownerReferences": kept } });
-                    patches.push(Op::merge(resource, &self.namespace, name, body));
-                }
-                None if !matches || self.deleting || candidate.deleting() => {}
-                None => {
-                    let mut owners = candidate.owners().to_vec();
-                    owners.push(self.reference());
-                    let body = json!({ "metadata": { "uid": uid, "ownerReferences": owners } });
-                    patches.push(Op::merge(resource, &self.namespace, name, body));
-                }
+            match self.judge(resource, &**candidate) {
+                Claim::Owned => owned.push(candidate.clone()),
+                Claim::Patch(patch) => patches.push(patch),
+                Claim::Nothing => {}
             }
         }
         (owned, patches)
     }
+
+    /// What is to be done about one candidate.
+    pub fn judge<D: Dependent>(&self, resource: Resource, candidate: &D) -> Claim {
+        let matches = || self.selector.as_ref().is_some_and(|selector| selector.matches(&candidate.labels()));
+        let patch = |owners: Value| {
+            let (name, uid) = candidate.identity();
+            let body = json!({ "metadata": { "uid": uid, "ownerReferences": owners } });
+            Claim::Patch(Op::merge(resource, &self.namespace, name, body))
+        };
+        match candidate.owners().iter().find(|owner| owner.controller == Some(true)) {
+            Some(owner) if owner.uid != self.uid => Claim::Nothing,
+            Some(_) if matches() => Claim::Owned,
+            Some(_) if self.deleting => Claim::Nothing,
+            Some(_) => {
+                let kept = candidate.owners().iter().filter(|owner| owner.uid != self.uid);
+                patch(to_value(&kept.collect::<Vec<_>>()))
+            }
+            None if self.deleting || candidate.deleting() || !matches() => Claim::Nothing,
+            None => {
+                let mut owners = candidate.owners().to_vec();
+                owners.push(self.reference());
+                patch(to_value(&owners))
+            }
+        }
+    }
+}
+
+/// What an owner makes of a possible dependent.
+pub enum Claim {
+    Owned,
+    /// Adopts or releases it.
+    Patch(Op),
+    Nothing,
 }
 
 /// The compiled form of a typed selector; a null selector and one that cannot be read select nothing.

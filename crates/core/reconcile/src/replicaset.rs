@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use serde_json::Value;
 
 use crate::conditions::{seconds, set_replicaset_condition};
-use crate::ownership::{Owner, reference, selector_of};
+use crate::ownership::{Claim, Owner, reference, selector_of};
 use crate::plan::{Note, Op, PODS, Plan, REPLICA_SETS, REPLICATION_CONTROLLERS, Resource, Step, difference, to_value};
 use crate::pod::PodView;
 use crate::pod_template::pod_of;
@@ -45,13 +45,56 @@ fn owner_of(resource: Resource, set: &ReplicaSet) -> Owner {
     Owner::new(resource, &set.metadata, selector)
 }
 
-/// The pods of this set among those of its namespace, and the adoptions and releases due.
-fn claimed(resource: Resource, set: &ReplicaSet, pods: &[Arc<PodView>]) -> (Vec<Arc<PodView>>, Vec<Op>) {
-    let (owned, patches) = owner_of(resource, set).claim(PODS, pods);
-    // Finished pods are neither adopted nor released; what they were stays readable on them.
-    let finished =
-        |op: &Op| matches!(op, Op::Patch { name, .. } if pods.iter().any(|p| p.name == *name && p.is_finished()));
-    (owned, patches.into_iter().filter(|op| !finished(op)).collect())
+/// What one look at the pods tells: adoptions and releases due, and the counts of what is owned.
+#[derive(Debug, Default)]
+pub struct Survey {
+    patches: Vec<Op>,
+    active: usize,
+    ready: usize,
+    available: usize,
+    labelled: usize,
+    terminating: usize,
+    /// When the next ready pod becomes available.
+    next_available: Option<Timestamp>,
+}
+
+/// Looks at each pod once, and keeps none: a set has thousands of them. `pods` are those that the set owns and those of
+/// its namespace that nobody controls.
+pub fn survey(resource: Resource, set: &ReplicaSet, pods: &[Arc<PodView>], now: Timestamp) -> Survey {
+    let (owner, spec) = (owner_of(resource, set), set.spec.as_ref());
+    let min_ready = min_ready(set);
+    let labels = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.labels.as_ref());
+    let mut survey = Survey::default();
+    for pod in pods {
+        match owner.judge(PODS, &**pod) {
+            Claim::Owned => {}
+            // Finished pods are neither adopted nor released; what they were stays readable on them.
+            Claim::Patch(patch) if !pod.is_finished() => {
+                survey.patches.push(patch);
+                continue;
+            }
+            _ => continue,
+        }
+        if !pod.is_active() {
+            survey.terminating += usize::from(!pod.is_finished());
+            continue;
+        }
+        survey.active += 1;
+        survey.labelled += usize::from(
+            labels.is_none_or(|labels| labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value))),
+        );
+        survey.ready += usize::from(pod.ready);
+        if pod.is_available(min_ready, now) {
+            survey.available += 1;
+        } else {
+            survey.next_available = pod.available_at(min_ready).into_iter().chain(survey.next_available).min();
+        }
+    }
+    survey
+}
+
+fn min_ready(set: &ReplicaSet) -> i32 {
+    set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
 }
 
 /// What to create, delete, adopt and release. `related` counts active pods per node over all sets of the same owner:
@@ -60,24 +103,22 @@ pub fn plan(
     resource: Resource,
     set: &ReplicaSet,
     pods: &[Arc<PodView>],
-    related: &HashMap<String, usize>,
+    survey: &Survey,
+    related: impl FnOnce() -> HashMap<String, usize>,
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
-    let (owned, patches) = claimed(resource, set, pods);
+    plan.steps.extend(survey.patches.iter().cloned().map(Step::from));
     // An adoption changes what is owned: look again when the cache shows it.
-    let adopting = !patches.is_empty();
-    plan.steps.extend(patches.into_iter().map(Step::from));
-    if adopting || set.metadata.deletion_timestamp.is_some() {
+    if !plan.steps.is_empty() || set.metadata.deletion_timestamp.is_some() {
         return plan;
     }
-    let spec = set.spec.clone().unwrap_or_default();
-    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
-    let active: Vec<&Arc<PodView>> = owned.iter().filter(|pod| pod.is_active()).collect();
+    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = usize::try_from(replicas).unwrap_or(0);
     let about = reference(resource, &set.metadata);
-    if active.len() < wanted {
-        let missing = (wanted - active.len()).min(BURST_PODS_MAX);
-        let pod = new_pod(resource, set, &spec);
+    if survey.active < wanted {
+        let missing = (wanted - survey.active).min(BURST_PODS_MAX);
+        let pod = new_pod(resource, set);
         let namespace = set.metadata.namespace.clone().unwrap_or_default();
         plan.batch = (0..missing)
             .map(|_| {
@@ -86,9 +127,12 @@ pub fn plan(
                     .on_failure(Note::warning(&about, "FailedCreate", "Error creating: {error}"))
             })
             .collect();
-    } else if active.len() > wanted {
-        let surplus = (active.len() - wanted).min(BURST_PODS_MAX);
-        plan.batch = ranked_for_deletion(active, related, spec.min_ready_seconds.unwrap_or(0), now)
+    } else if survey.active > wanted {
+        let surplus = (survey.active - wanted).min(BURST_PODS_MAX);
+        let uid = set.metadata.uid.as_deref();
+        let owned = |pod: &&Arc<PodView>| pod.controller().map(|owner| owner.uid.as_str()) == uid;
+        let active = pods.iter().filter(|pod| pod.is_active()).filter(owned).collect();
+        plan.batch = ranked_for_deletion(active, &related(), min_ready(set), now)
             .into_iter()
             .take(surplus)
             .map(|pod| {
@@ -106,9 +150,10 @@ pub fn plan(
 }
 
 /// The pod of the template: owned, named by the server from the set's name.
-fn new_pod(resource: Resource, set: &ReplicaSet, spec: &ReplicaSetSpec) -> Value {
+fn new_pod(resource: Resource, set: &ReplicaSet) -> Value {
     let name = set.metadata.name.as_deref().unwrap_or_default();
-    let mut pod = pod_of(&spec.template.clone().unwrap_or_default(), &owner_of(resource, set));
+    let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
+    let mut pod = pod_of(&template, &owner_of(resource, set));
     pod["metadata"]["generateName"] = format!("{name}-").into();
     pod
 }
@@ -155,21 +200,13 @@ fn ranked_for_deletion<'a>(
 pub fn status(
     resource: Resource,
     set: &ReplicaSet,
-    pods: &[Arc<PodView>],
+    survey: &Survey,
     failure: Option<(&str, &str)>,
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
-    let (owned, _) = claimed(resource, set, pods);
-    let spec = set.spec.clone().unwrap_or_default();
     let old = set.status.clone().unwrap_or_default();
-    let template_labels = spec.template.as_ref().and_then(|template| template.metadata.as_ref()?.labels.clone());
-    let min_ready = spec.min_ready_seconds.unwrap_or(0);
-    let count = |predicate: &dyn Fn(&PodView) -> bool| {
-        i32::try_from(owned.iter().filter(|pod| predicate(pod)).count()).unwrap_or(i32::MAX)
-    };
-    let labelled =
-        |pod: &PodView| template_labels.iter().flatten().all(|(key, value)| pod.labels.get(key) == Some(value));
+    let count = |pods: usize| i32::try_from(pods).unwrap_or(i32::MAX);
     let mut conditions = old.conditions.clone().unwrap_or_default();
     match failure {
         Some((reason, message)) => {
@@ -184,14 +221,13 @@ pub fn status(
         }
         None => conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
     }
-    let non_zero = |number: i32| (number != 0).then_some(number);
+    let non_zero = |pods: usize| (pods != 0).then_some(count(pods));
     let new = ReplicaSetStatus {
-        replicas: count(&PodView::is_active),
-        ready_replicas: non_zero(count(&|pod| pod.is_active() && pod.ready)),
-        available_replicas: non_zero(count(&|pod| pod.is_active() && pod.is_available(min_ready, now))),
-        fully_labeled_replicas: non_zero(count(&|pod| pod.is_active() && labelled(pod))),
-        terminating_replicas: (resource == REPLICA_SETS)
-            .then(|| count(&|pod| pod.deletion.is_some() && !pod.is_finished())),
+        replicas: count(survey.active),
+        ready_replicas: non_zero(survey.ready),
+        available_replicas: non_zero(survey.available),
+        fully_labeled_replicas: non_zero(survey.labelled),
+        terminating_replicas: (resource == REPLICA_SETS).then(|| count(survey.terminating)),
         observed_generation: set.metadata.generation.or(old.observed_generation),
         conditions: (!conditions.is_empty()).then_some(conditions),
     };
@@ -201,12 +237,7 @@ pub fn status(
         plan.push(Op::update_status(resource, namespace, name, patch));
     }
     // A ready pod becomes available by time alone.
-    let next = owned
-        .iter()
-        .filter(|pod| pod.is_active() && !pod.is_available(min_ready, now))
-        .filter_map(|pod| pod.available_at(min_ready))
-        .min();
-    if let Some(next) = next {
+    if let Some(next) = survey.next_available {
         let wait = next.duration_since(now);
         plan.requeue(Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(10));
     }
@@ -263,9 +294,14 @@ mod tests {
         steps.collect()
     }
 
+    fn planned_for(set: &ReplicaSet, pods: &[Arc<PodView>]) -> Plan {
+        let (now, related) = (at(1000), || HashMap::from([("full".to_owned(), 5)]));
+        plan(REPLICA_SETS, set, pods, &survey(REPLICA_SETS, set, pods, now), related, now)
+    }
+
     fn planned(replicas: i32, pods: Vec<PodView>) -> Vec<String> {
         let pods: Vec<_> = pods.into_iter().map(Arc::new).collect();
-        told(&plan(REPLICA_SETS, &set(replicas), &pods, &HashMap::from([("full".to_owned(), 5)]), at(1000)))
+        told(&planned_for(&set(replicas), &pods))
     }
 
     #[test]
@@ -315,18 +351,17 @@ mod tests {
             Arc::new(PodView { ready: true, ready_since: Some(at(since)), node, ..pod(name, Some("s"), "x") })
         };
         let pods = [since("available", 900, "full"), since("new", 995, "empty")];
-        let related = HashMap::from([("full".to_owned(), 5)]);
         for (min_ready, gone) in [(0, "delete available"), (10, "delete new"), (200, "delete available")] {
             let mut set = set(1);
             set.spec.as_mut().unwrap().min_ready_seconds = Some(min_ready);
-            assert_eq!(told(&plan(REPLICA_SETS, &set, &pods, &related, at(1000))), [gone], "{min_ready}");
+            assert_eq!(told(&planned_for(&set, &pods)), [gone], "{min_ready}");
         }
     }
 
     #[test]
     fn a_failed_creation_shows_until_it_succeeds() {
         let (mut set, condition) = (set(1), |set: &ReplicaSet, failure| {
-            let plan = status(REPLICA_SETS, set, &[], failure, at(5));
+            let plan = status(REPLICA_SETS, set, &Survey::default(), failure, at(5));
             plan.steps.first().map(|step| match &step.op {
                 Op::Patch { body, .. } => body["status"].clone(),
                 other => panic!("{other:?}"),

@@ -151,10 +151,13 @@ impl Binder {
             Task::Bind(pod, node) => {
                 let result = faults.send(api, |api| api.bind(&pod.key.name, &pod.uid, &node));
                 let said = format!("Binding {} to {node}: {result:?}", pod.key.name);
+                let result = match (self.mutant, result) {
+                    (Some(Mutant::BindsTwice), Ok(())) => Err(Fault::Conflict),
+                    (Some(Mutant::BelievesInBindings), Err(Fault::Conflict)) => Ok(()),
+                    _ => result,
+                };
                 if result == Err(Fault::Lost) {
                     self.tasks.push(Task::Reread(pod, node));
-                } else if self.mutant == Some(Mutant::BindsTwice) {
-                    self.bound(&pod, node, Err(Fault::Conflict), api.now);
                 } else {
                     self.bound(&pod, node, result, api.now);
                 }

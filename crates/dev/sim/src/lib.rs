@@ -29,4 +29,4 @@ pub use manager::Manager;
 pub use mutants::Mutant;
 pub use roles::Role;
 pub use scale::death_of_one;
-pub use world::{Failure, Summary, rest, run, run_with};
+pub use world::{Failure, Summary, rest, run, run_all, run_with};

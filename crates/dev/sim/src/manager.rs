@@ -12,6 +12,7 @@ use reconcile::daemonset::FailedPods;
 use reconcile::job::backoff::Backoff;
 use reconcile::node_lifecycle::Pending;
 use reconcile::plan::{DAEMON_SETS, DEPLOYMENTS, Op, Plan, STATEFUL_SETS};
+use reconcile::replicaset::Survey;
 use reconcile::{daemonset, deployment, statefulset};
 
 use crate::api::{Api, Event, Fault, NAMESPACE};
@@ -37,6 +38,8 @@ pub struct Work {
     lost: bool,
     again: Option<Duration>,
     pub backoff: Option<(String, Backoff)>,
+    /// Of a ReplicaSet whose pods nothing was written to since.
+    pub survey: Option<Survey>,
 }
 
 #[derive(Default)]

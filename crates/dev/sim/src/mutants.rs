@@ -11,6 +11,10 @@ pub enum Mutant {
     BelievesAllAvailable,
     /// The API server evicts also when the budget says no.
     EvictsAnyway,
+    /// The budget's controller knows nothing of the evictions that were promised.
+    ForgetsPromises,
+    /// Each end of a Job's pod that is counted counts for one more.
+    CountsTwice,
     /// Jobs' pods are freed before they are recorded.
     FreesBeforeCounting,
     /// Jobs are not counted at all.
@@ -21,6 +25,8 @@ pub enum Mutant {
     DeletesByForce,
     /// The API server binds a pod that has a node, and the scheduler tries again what succeeded.
     BindsTwice,
+    /// The scheduler takes a binding that was refused for one that happened.
+    BelievesInBindings,
     /// The scheduler takes nodes for ten times as large as they are.
     Overcommits,
     /// Victims are taken whatever their priority.

@@ -38,7 +38,7 @@ impl Manager {
         let object = self.caches.get(role.kind(), &work.key)?.clone();
         let mut plan = match role {
             Role::Deployment => self.plan_deployment(&object, now),
-            Role::ReplicaSet => self.plan_replica_set(&object, work.stage, now),
+            Role::ReplicaSet => self.plan_replica_set(&object, work, now),
             Role::StatefulSet => self.plan_stateful_set(&object, work.stage, now),
             Role::DaemonSet => self.plan_daemon_set(&object, work.stage, now),
             Role::Job => self.plan_job(&object, work, api.wall()),
@@ -73,12 +73,18 @@ impl Manager {
         Some(deployment::plan(object.deployment()?, &sets, &pods, now))
     }
 
-    fn plan_replica_set(&self, object: &Object, stage: usize, now: Timestamp) -> Option<Plan> {
-        let (set, pods) = (object.replica_set()?, self.pods(object));
-        if stage > 0 {
-            return Some(replicaset::status(REPLICA_SETS, set, &pods, None, now));
+    fn plan_replica_set(&self, object: &Object, work: &mut Work, now: Timestamp) -> Option<Plan> {
+        let set = object.replica_set()?;
+        if work.stage > 0 {
+            let survey = work.survey.take();
+            let survey = survey.unwrap_or_else(|| replicaset::survey(REPLICA_SETS, set, &self.pods(object), now));
+            return Some(replicaset::status(REPLICA_SETS, set, &survey, None, now));
         }
-        Some(replicaset::plan(REPLICA_SETS, set, &pods, &self.related(object), now))
+        let pods = self.pods(object);
+        let survey = replicaset::survey(REPLICA_SETS, set, &pods, now);
+        let plan = replicaset::plan(REPLICA_SETS, set, &pods, &survey, || self.related(object), now);
+        work.survey = plan.is_empty().then_some(survey);
+        Some(plan)
     }
 
     /// Active pods per node of all sets of this set's owner.
@@ -165,7 +171,13 @@ impl Manager {
             let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
             scale.controllers.insert(set.metadata.uid.clone().unwrap_or_default(), replicas);
         }
-        Some(disruption::plan(budget, &pods, &scale, now))
+        let mut budget = budget.clone();
+        if self.has(Mutant::ForgetsPromises)
+            && let Some(status) = &mut Arc::make_mut(&mut budget).status
+        {
+            status.disrupted_pods = None;
+        }
+        Some(disruption::plan(&budget, &pods, &scale, now))
     }
 
     fn plan_node(&mut self, object: &Object, work: &Work, api: &Api) -> Option<Plan> {
@@ -218,6 +230,15 @@ impl Manager {
                 let ended = self.pods(object).into_iter().filter(|pod| pod.is_finished());
                 let freed = ended.flat_map(|pod| orphans::plan(&pod, None).steps);
                 plan.steps.splice(0..0, freed);
+            }
+            (Mutant::CountsTwice, Role::Job, 1) => {
+                for step in &mut plan.steps {
+                    if let Op::Patch { body, .. } = &mut step.op
+                        && let Some(count) = body["status"]["succeeded"].as_u64()
+                    {
+                        body["status"]["succeeded"] = (count + 1).into();
+                    }
+                }
             }
             (Mutant::CountsNothing, Role::Job, 1) => *plan = Plan::default(),
             (Mutant::DeletesByForce, Role::NodeLifecycle | Role::StatefulSet, _) => {

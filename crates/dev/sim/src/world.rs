@@ -2,7 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::num::NonZero;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::available_parallelism;
 
 use jiff::SignedDuration;
 
@@ -104,6 +108,22 @@ pub fn run_with(seed: u64, mutant: Option<Mutant>) -> Result<Summary, Box<Failur
         }
     };
     Err(Box::new(Failure { seed, why, told: world.told.into() }))
+}
+
+/// Lives through the histories of many seeds, as many at a time as the machine has processors; tells of each as it ends.
+pub fn run_all(seeds: Range<u64>, told: impl Fn(Result<Summary, Box<Failure>>) + Sync) {
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            told(run(seed));
+        }
+    };
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
 }
 
 /// Settles the cluster of a seed without faults, then lets time pass.

@@ -32,11 +32,14 @@ mutants! {
     a_law_fires_when_daemon_sets_forget_their_writes: ForgetsItsDaemons breaks "two daemons";
     a_law_fires_when_unready_pods_count: BelievesAllAvailable breaks "are available, at least";
     a_law_fires_when_the_server_evicts_anyway: EvictsAnyway breaks "the budget says";
+    a_law_fires_when_promised_evictions_are_forgotten: ForgetsPromises breaks "the budget says";
+    a_law_fires_when_a_pod_counts_twice: CountsTwice breaks "were recorded";
     a_law_fires_when_pods_are_freed_too_early: FreesBeforeCounting breaks "freed before it was counted";
     a_law_fires_when_nobody_counts: CountsNothing breaks "was not counted";
     a_law_fires_when_failed_indexes_go_on: RetriesFailedIndexes breaks "retries are meant";
     a_law_fires_when_pods_are_deleted_by_force: DeletesByForce breaks "runs on";
     a_law_fires_when_a_pod_is_bound_twice: BindsTwice breaks "was on";
+    a_law_fires_when_a_binding_is_only_believed: BelievesInBindings breaks "at rest";
     a_law_fires_when_nodes_look_larger: Overcommits breaks "overcommitted";
     a_law_fires_when_the_important_are_pushed_out: PreemptsAnybody breaks "of the highest priority";
     a_law_fires_when_garbage_stays: LeavesOrphans breaks "orphan";

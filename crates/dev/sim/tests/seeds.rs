@@ -1,24 +1,23 @@
 //! Histories of a whole cluster, by their seeds.
 
+use std::sync::Mutex;
+
 use jiff::SignedDuration;
 
 /// Seeds of every test run.
 const SEEDS: u64 = 300;
 
-fn check(seeds: impl Iterator<Item = u64>) {
-    for seed in seeds {
-        if let Err(failure) = sim::run(seed) {
-            panic!("{failure}");
-        }
-    }
-}
-
 /// One seed when `TUG_SIM_SEED` names it.
 #[test]
 fn laws_hold_in_random_histories() {
-    match std::env::var("TUG_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => check(std::iter::once(seed)),
-        None => check(0..SEEDS),
+    let seeds = match std::env::var("TUG_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => 0..SEEDS,
+    };
+    let failures = Mutex::new(Vec::new());
+    sim::run_all(seeds, |result| failures.lock().unwrap().extend(result.err()));
+    if let Some(failure) = failures.into_inner().unwrap().first() {
+        panic!("{failure}");
     }
 }
 

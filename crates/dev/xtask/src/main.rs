@@ -11,6 +11,9 @@ mod up;
 use anyhow::Result;
 use clap::Parser;
 
+/// So many histories are worth an optimised build.
+const SIM_SEEDS_LONG: u64 = 2_000;
+
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Build, try and check Tug")]
 enum Task {
@@ -52,7 +55,9 @@ fn main() -> Result<()> {
             run::program(run::target("release").join("bench"), &words)
         }
         Task::Sim { seeds, seed } => {
-            run::cargo(&["run", "--package", "sim", "--", &seeds.to_string(), &seed.to_string()])
+            let (seeds, seed, long) = (seeds.to_string(), seed.to_string(), seeds >= SIM_SEEDS_LONG);
+            let profile = if long { "release" } else { "dev" };
+            run::cargo(&["run", "--profile", profile, "--package", "sim", "--", &seeds, &seed])
         }
         Task::Conformance(options) => conformance::run(&options),
     }

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use reconcile::PodView;
 use reconcile::conditions::seconds;
 use reconcile::plan::{PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, Resource};
-use reconcile::replicaset::{plan, status};
+use reconcile::replicaset::{plan, status, survey};
 
 use crate::apply::{ApplyError, Writer};
 use crate::pods_of::{candidates, wake_sets};
@@ -57,9 +57,11 @@ fn start<S: Source<View = Arc<ReplicaSet>>>(context: &Context, name: &'static st
 impl Controller {
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let Some(set) = self.sets.get_key(key) else { return Ok(None) };
-        let pods = candidates(&self.pods, &set);
         let now = seconds(Timestamp::now()).0;
-        let wanted = plan(self.resource, &set, &pods, &self.related(&set), now);
+        let pods = candidates(&self.pods, &set);
+        let seen = survey(self.resource, &set, &pods, now);
+        let wanted = plan(self.resource, &set, &pods, &seen, || self.related(&set), now);
+        drop(pods);
         let applied = self.writer.apply(&wanted).await;
         let making = |error: &&ApplyError| error.kind == PODS.kind && ["create", "delete"].contains(&error.verb);
         let failure = applied.as_ref().err().filter(making).map(|error| {
@@ -68,9 +70,12 @@ impl Controller {
         });
         let terminating = applied.as_ref().is_err_and(|error| error.source.is_namespace_terminating());
         // What was just written is in the cache by now, so the status counts it.
-        if let (Some(set), false) = (self.sets.get_key(key), terminating) {
+        let again =
+            || self.sets.get_key(key).map(|set| (survey(self.resource, &set, &candidates(&self.pods, &set), now), set));
+        let latest = if wanted.is_empty() { Some((seen, set)) } else { again() };
+        if let (Some((seen, set)), false) = (latest, terminating) {
             let failure = failure.as_ref().map(|(reason, message)| (*reason, message.as_str()));
-            let report = status(self.resource, &set, &candidates(&self.pods, &set), failure, now);
+            let report = status(self.resource, &set, &seen, failure, now);
             self.writer.apply(&report).await?;
             applied?;
             return Ok(report.requeue_after);

@@ -79,10 +79,12 @@ impl World {
     pub fn reconcile_set(&mut self, index: usize) -> bool {
         let Some(set) = self.sets.get(index).cloned() else { return false };
         let pods: Vec<_> = self.pods.iter().cloned().map(Arc::new).collect();
-        let plan = replicaset::plan(REPLICA_SETS, &set, &pods, &HashMap::new(), self.now);
+        let survey = replicaset::survey(REPLICA_SETS, &set, &pods, self.now);
+        let plan = replicaset::plan(REPLICA_SETS, &set, &pods, &survey, HashMap::new, self.now);
         let changed = self.apply(&plan);
         let pods: Vec<_> = self.pods.iter().cloned().map(Arc::new).collect();
-        let status = replicaset::status(REPLICA_SETS, &set, &pods, None, self.now);
+        let survey = replicaset::survey(REPLICA_SETS, &set, &pods, self.now);
+        let status = replicaset::status(REPLICA_SETS, &set, &survey, None, self.now);
         self.apply(&status) || changed
     }
 
