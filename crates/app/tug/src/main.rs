@@ -3,6 +3,7 @@
 mod cluster;
 mod connect;
 mod control_plane;
+mod footprint;
 mod logging;
 mod node;
 mod notify;

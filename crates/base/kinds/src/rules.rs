@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::json::is_empty;
 
+pub const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 pub const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const LOOPBACK: &str = "may not be in the loopback range (127.0.0.0/8, ::1/128)";
@@ -94,11 +95,29 @@ pub fn immutable(errors: &mut FieldErrors, new: &Value, old: &Value, path: &Fiel
 
 /// Whether a text is an address block: `10.0.0.0/8`.
 pub fn is_cidr(value: &str) -> bool {
-    let Some((ip, prefix)) = value.split_once('/') else { return false };
-    let width = match ip.parse() {
-        Ok(IpAddr::V4(_)) => 32,
-        Ok(IpAddr::V6(_)) => 128,
-        Err(_) => return false,
+    cidr(value).is_some()
+}
+
+/// Address and prefix length of an address block.
+pub fn cidr(value: &str) -> Option<(IpAddr, u8)> {
+    let (ip, prefix) = value.split_once('/')?;
+    let ip: IpAddr = ip.parse().ok()?;
+    let prefix = prefix.parse().ok().filter(|prefix| u32::from(*prefix) <= width(ip))?;
+    Some((ip, prefix))
+}
+
+fn width(ip: IpAddr) -> u32 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+/// Whether `inner` lies in `outer` and is smaller.
+pub fn is_strict_subset(inner: (IpAddr, u8), outer: (IpAddr, u8)) -> bool {
+    let network = |ip: IpAddr| {
+        let bits = match ip {
+            IpAddr::V4(ip) => u128::from(ip.to_bits()),
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        bits.checked_shr(width(ip) - u32::from(outer.1)).unwrap_or(0)
     };
-    prefix.parse::<u8>().is_ok_and(|prefix| prefix <= width)
+    inner.0.is_ipv4() == outer.0.is_ipv4() && inner.1 > outer.1 && network(inner.0) == network(outer.0)
 }

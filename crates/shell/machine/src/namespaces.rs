@@ -1,4 +1,4 @@
-//! Entering the network and mount namespaces of a node, before the process has threads.
+//! Entering the network, host name and mount namespaces of a node, before the process has threads.
 //!
 //! A node's mount namespace is persistent: it is held by a file, so that a restarted containerd or Tug finds the mounts
 //! of running pods again. In it `/` is shared, which containers with mount propagation need, and `/sys` belongs to the
@@ -14,7 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, statfs};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, fork, gethostname, sethostname};
 
 use crate::{MachineError, Result, file, system};
 
@@ -28,6 +28,19 @@ const NONE: Option<&str> = None;
 pub fn enter_network(path: &Path) -> Result<()> {
     let handle = File::open(path).map_err(file("open the network namespace", path))?;
     setns(handle.as_fd(), CloneFlags::CLONE_NEWNET).map_err(system("enter the network namespace"))
+}
+
+/// Names the host as the node is named, in a namespace of this process where that is another name: pods that share the
+/// node's network expect its name. Must run before the process starts threads.
+///
+/// # Errors
+/// The namespace was refused (root is needed), or the name is longer than the kernel's 64 characters.
+pub fn own_hostname(name: &str) -> Result<()> {
+    if gethostname().is_ok_and(|own| own == name) {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWUTS).map_err(system("unshare the hostname"))?;
+    sethostname(name).map_err(system("set the hostname"))
 }
 
 /// Whether mounts made here propagate by default, as they do under systemd.

@@ -48,18 +48,34 @@ pub fn write(directory: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(part, file)
 }
 
-/// Sets the kernel's switches. With `bridge-nf-call-iptables` off, a backend on its client's own node would answer over
-/// the bridge without translation; kernels whose bridge filter is a module not loaded yet lack the file.
+/// What the kernel has to do, by file under `/proc/sys`. With `bridge-nf-call-iptables` off, a backend on its client's own
+/// node would answer over the bridge without translation. Idle connections are remembered for a day and half-closed ones
+/// for an hour, in seconds, as on any Kubernetes node.
+const SWITCHES: [(&str, &str, Absence); 4] = [
+    ("net/ipv4/ip_forward", "1", Absence::Fails),
+    (
+        "net/bridge/bridge-nf-call-iptables",
+        "1",
+        Absence::Warns("load br_netfilter, or services fail between pods of one node"),
+    ),
+    ("net/netfilter/nf_conntrack_tcp_timeout_established", "86400", Absence::Warns("load nf_conntrack")),
+    ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", "3600", Absence::Warns("load nf_conntrack")),
+];
+
+/// What it means that a kernel has no such switch, as when it is in a module that is not loaded yet.
+enum Absence {
+    Fails,
+    Warns(&'static str),
+}
+
+/// Sets the kernel's switches.
 pub fn kernel_switches() -> std::io::Result<()> {
-    for (name, required) in [("net/ipv4/ip_forward", true), ("net/bridge/bridge-nf-call-iptables", false)] {
+    for (name, wanted, absence) in SWITCHES {
         let path = format!("/proc/sys/{name}");
-        match std::fs::read_to_string(&path) {
-            Ok(value) if value.trim() == "1" => continue,
-            Err(_) if !required => {
-                tracing::warn!(path, "absent: load br_netfilter, or services fail between pods of one node");
-                continue;
-            }
-            _ => std::fs::write(&path, "1")?,
+        match (std::fs::read_to_string(&path), absence) {
+            (Ok(value), _) if value.trim() == wanted => {}
+            (Err(_), Absence::Warns(remedy)) => tracing::warn!(path, remedy, "absent"),
+            _ => std::fs::write(&path, wanted)?,
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::NodePaths;
 use crate::node::{self, Facts, NodeSpec};
-use crate::{logging, notify};
+use crate::{footprint, logging, notify};
 
 const DEFAULT_DIR: &str = "/var/lib/tug-agent";
 const KUBELET_PORT: u16 = 10250;
@@ -71,6 +71,7 @@ pub fn run(options: Options) -> Result<()> {
         .node_ip
         .or_else(machine::fabric::primary_address)
         .context("this machine has no default route; name its address with --node-ip")?;
+    namespaces::own_hostname(&name)?;
     if options.network_namespace.is_some() || !namespaces::root_is_shared() {
         namespaces::enter_mounts(&paths.mounts(), options.network_namespace.is_some())?;
     }
@@ -98,6 +99,7 @@ async fn serve(options: Options, paths: NodePaths, name: String, address: Ipv4Ad
     preparing.await.context("preparing the node panicked")??;
     renew(file, kubeconfig, name, stop.clone());
     notify::ready();
+    footprint::trim_after_start();
     tracing::info!(node = spec.name, %address, "joined");
     node::run(spec, client, identity, stop).await
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, DEFAULT_NAME, NodePaths};
 use crate::node::{self, CLUSTER_DOMAIN, NodeSpec};
-use crate::{control_plane, logging, notify};
+use crate::{control_plane, footprint, logging, notify};
 
 /// The ports that Services of type NodePort are given.
 const NODE_PORTS: (u16, u16) = (30000, 32767);
@@ -71,6 +71,7 @@ pub fn run(options: Options) -> Result<()> {
     if !options.no_node {
         machine::programs::check()?;
         // Before any thread exists: a namespace is entered by the whole process.
+        machine::namespaces::own_hostname(&cluster.node(1).name)?;
         if !machine::namespaces::root_is_shared() {
             machine::namespaces::enter_mounts(&paths.mounts(), false)?;
         }
@@ -118,6 +119,7 @@ async fn serve(cluster: Cluster, paths: NodePaths, address: Ipv4Addr, with_node:
     });
     control_plane::start(&cluster, &pki, address, &server, &stop)?;
     notify::ready();
+    footprint::trim_after_start();
     tracing::info!(port = cluster.port, %address, "the API is served");
     if let Some(preparing) = preparing {
         preparing.await.context("preparing the node panicked")??;

@@ -149,8 +149,7 @@ fn validate(node: &Value) -> FieldErrors {
     for (i, range) in ranges.filter_map(Value::as_str).filter(|range| !range.is_empty()).enumerate() {
         if !rules::is_cidr(range) {
             let path = FieldPath::new("spec").child("podCIDRs").index(i);
-            let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            errors.push(FieldError::invalid(&path, range, why));
+            errors.push(FieldError::invalid(&path, range, rules::CIDR));
         }
     }
     errors
