@@ -121,3 +121,49 @@ fn counts_of_a_status_agree() {
         ]
     );
 }
+
+#[test]
+fn a_resize_changes_processor_and_memory_only() {
+    let requests = |text: &str| -> Value {
+        let resources: Value = serde_json::from_str(text).unwrap();
+        serde_json::json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "i", "resources": resources}]}})
+    };
+    let old = r#"{"requests":{"cpu":"1","x.example/y":"1"},"limits":{"memory":"1Gi","x.example/y":"1"}}"#;
+    let class = r#"spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing"#;
+    let only = "spec: Forbidden: only cpu and memory resources are mutable";
+    let table: [(&str, &[&str]); 5] = [
+        (r#"{"requests":{"cpu":"2","x.example/y":"1"},"limits":{"memory":"2Gi","x.example/y":"1"}}"#, &[]),
+        (
+            r#"{"requests":{"x.example/y":"1"},"limits":{"memory":"1Gi","x.example/y":"1"}}"#,
+            &["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"],
+        ),
+        (r#"{"requests":{"cpu":"1","x.example/y":"2"},"limits":{"memory":"1Gi","x.example/y":"2"}}"#, &[only]),
+        (
+            r#"{"requests":{"cpu":"1","memory":"1Gi","x.example/y":"1"},"limits":{"cpu":"1","memory":"1Gi","x.example/y":"1"}}"#,
+            &[class],
+        ),
+        (r#"{"requests":{"cpu":"1","x.example/y":"1"},"limits":{"cpu":"3","memory":"1Gi","x.example/y":"1"}}"#, &[]),
+    ];
+    for (new, expected) in table {
+        let result = kinds::core::resized_pod(&requests(new), &requests(old));
+        let errors: Vec<String> = result.clone().err().iter().flatten().map(ToString::to_string).collect();
+        assert_eq!(errors, expected, "{new}");
+        if let Ok(pod) = result {
+            assert_eq!(pod, requests(new));
+        }
+    }
+    let mut renamed = requests(old);
+    renamed["spec"]["containers"][0]["name"] = "b".into();
+    let errors = kinds::core::resized_pod(&renamed, &requests(old)).unwrap_err();
+    let why = "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize";
+    assert_eq!(errors[0].to_string(), why);
+    let mut other = requests(old);
+    other["spec"]["containers"][0]["image"] = "j".into();
+    assert_eq!(kinds::core::resized_pod(&other, &requests(old)).unwrap(), requests(old), "the rest is left alone");
+    other["spec"]["containers"][0]["resizePolicy"] = serde_json::json!([{"resourceName": "cpu"}]);
+    assert_eq!(kinds::core::resized_pod(&other, &requests(old)).unwrap_err()[0].to_string(), only);
+    let mut mirror = requests(old);
+    mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "x".into();
+    let errors = kinds::core::resized_pod(&mirror, &mirror).unwrap_err();
+    assert_eq!(errors[0].to_string(), "[]: Forbidden: static pods cannot be resized");
+}

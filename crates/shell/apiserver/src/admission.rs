@@ -130,6 +130,7 @@ pub fn builtin(ranges: Ranges) -> Vec<Arc<dyn Admission>> {
         Arc::new(storage::StorageObjectInUseProtection),
         Arc::new(storage::PersistentVolumeClaimResize),
         Arc::new(pods::RuntimeClass),
+        Arc::new(pods::PodResizeValidator),
         Arc::new(ingress_class::DefaultIngressClass),
         Arc::new(pod_security::PodSecurity),
         Arc::new(service::ServiceAllocation::new(ranges)),

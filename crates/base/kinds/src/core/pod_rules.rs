@@ -361,7 +361,7 @@ pub fn validate_pod_update(new: &Value, old: &Value) -> FieldErrors {
 }
 
 /// An object without its empty fields, so that absent and empty compare equal.
-fn tidy(value: &Value) -> Value {
+pub fn tidy(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let fields = fields.iter().map(|(key, value)| (key.clone(), tidy(value)));

@@ -4,6 +4,7 @@ pub mod json;
 pub mod limit_range;
 pub mod matching;
 pub mod nodes;
+pub mod pod_resize;
 pub mod pod_security;
 pub mod priority;
 pub mod review;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use access::admission::{nodes, priority, runtime_class, service_account, tolerations};
+use access::admission::{nodes, pod_resize, priority, runtime_class, service_account, tolerations};
 use async_trait::async_trait;
-use meta::{ApiResult, GroupResource, Status};
+use meta::{ApiResult, Cause, GroupResource, Status};
 use rand::Rng;
 use serde_json::Value;
 
@@ -111,6 +111,35 @@ impl Admission for Priority {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Refuses a resize that the pod's node could never grant.
+pub struct PodResizeValidator;
+
+#[async_trait]
+impl Admission for PodResizeValidator {
+    fn name(&self) -> &'static str {
+        "PodResizeValidator"
+    }
+
+    async fn validate(&self, request: &AdmissionRequest<'_>, pod: &Value) -> ApiResult<()> {
+        let kind = &request.served.kind;
+        let resizes = kind.group.is_empty() && kind.plural == "pods" && request.subresource == "resize";
+        let changed = request.old.is_some_and(|old| old["spec"] != pod["spec"]);
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        if !resizes || request.operation != Operation::Update || !changed || node.is_empty() {
+            return Ok(());
+        }
+        let Some(found) = find(request.engine, "", "nodes", ("", node)).await? else {
+            return Err(forbidden(request, &format!("node {node:?} not found")));
+        };
+        pod_resize::judge(pod, &found, node).map_err(|refusal| {
+            let mut status = forbidden(request, &refusal.why);
+            let cause = Cause { reason: refusal.cause.to_owned(), ..Cause::default() };
+            status.details.get_or_insert_default().causes.push(cause);
+            status
+        })
     }
 }
 

@@ -49,22 +49,10 @@ fn ephemeral_containers(old: &Value, given: &Value) -> ApiResult<Value> {
     Ok(with(old, "spec", "ephemeralContainers", given.pointer(PATH)))
 }
 
-/// Resources of containers may change while they run.
+/// Resources of containers and of the pod may change while it runs.
 fn resize(old: &Value, given: &Value) -> ApiResult<Value> {
-    let mut new = old.clone();
-    for path in ["/spec/containers", "/spec/initContainers"] {
-        let given = given.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
-        let Some(containers) = new.pointer_mut(path).and_then(Value::as_array_mut) else { continue };
-        for container in containers.iter_mut().filter_map(Value::as_object_mut) {
-            let twin = given.iter().find(|other| other.get("name") == container.get("name"));
-            for field in ["resources", "resizePolicy"] {
-                if let Some(value) = twin.and_then(|twin| twin.get(field)) {
-                    container.insert(field.to_owned(), value.clone());
-                }
-            }
-        }
-    }
-    Ok(new)
+    kinds::core::resized_pod(given, old)
+        .map_err(|errors| Status::invalid("", "Pod", metadata::text(old, "name"), &errors))
 }
 
 /// An approver sets conditions; the certificate is the signer's.
