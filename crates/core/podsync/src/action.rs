@@ -19,6 +19,8 @@ pub enum KillReason {
     SandboxChanged,
     /// Its image in the pod was changed.
     SpecChanged,
+    /// It was granted other resources, and its policy wants a restart for the change.
+    Resized,
     /// Another container's restart rule asks for all of them to begin anew.
     AllRestart,
 }
@@ -37,6 +39,7 @@ impl KillReason {
             }
             Self::SpecChanged if init => format!("Init container {container} definition changed"),
             Self::SpecChanged => format!("Container {container} definition changed, will be restarted"),
+            Self::Resized => format!("Container {container} resize requires restart"),
             Self::AllRestart => "killing".to_string(),
         }
     }

@@ -46,7 +46,7 @@ fn refusal(reason: &str, message: String) -> Result<(), Waiting> {
 pub fn admit(pod: &Pod, others: &[&Pod], facts: &NodeFacts) -> Result<(), Waiting> {
     operating_system(pod)?;
     groups(pod, facts)?;
-    resources(pod, others, facts)?;
+    room(pod, others, facts)?;
     ports(pod, others)?;
     sysctls(pod, facts)?;
     app_armor(pod, facts)
@@ -83,7 +83,8 @@ fn is_finished(pod: &Pod) -> bool {
     matches!(phase, Some("Failed" | "Succeeded"))
 }
 
-fn resources(pod: &Pod, others: &[&Pod], facts: &NodeFacts) -> Result<(), Waiting> {
+/// Whether what the pod requests is free beside the others.
+pub(crate) fn room(pod: &Pod, others: &[&Pod], facts: &NodeFacts) -> Result<(), Waiting> {
     let Some(spec) = &pod.spec else { return Ok(()) };
     let active = || others.iter().filter(|other| !is_finished(other)).filter_map(|other| other.spec.as_ref());
     let out = |reason: &str, name: &str, requested: i64, used: i64, capacity: i64| {

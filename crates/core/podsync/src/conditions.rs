@@ -1,5 +1,6 @@
 //! The conditions that a node sets in a pod's status, each with upstream's reason and message.
 
+use crate::grant::{DEFERRED, RESIZE_IN_PROGRESS, RESIZE_PENDING};
 use crate::restart::{may_restart_whole, whole_restart};
 use crate::status::has_begun;
 use crate::{Memory, Observed};
@@ -7,8 +8,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// The condition of a pod whose containers do not all run with the resources it asks for.
-const RESIZING: &str = "PodResizeInProgress";
 /// The condition of a pod with a rule that restarts all its containers.
 const RESTARTING: &str = "AllContainersRestarting";
 
@@ -60,7 +59,11 @@ pub(crate) fn set(
         found.push((RESTARTING, restarting(status, pod, observed)));
     }
     if resizing {
-        found.push((RESIZING, YES));
+        let error = memory.resize_error.as_ref();
+        found.push((RESIZE_IN_PROGRESS, error.map_or(YES, |text| because(true, "Error", text.clone()))));
+    }
+    if let Some(pending) = &memory.resize_pending {
+        found.push((RESIZE_PENDING, because(true, DEFERRED, pending.message.clone())));
     }
     let second = || Timestamp::from_second(now.as_second()).ok().map(Time);
     let mut all: Vec<PodCondition> = Vec::new();
@@ -73,13 +76,21 @@ pub(crate) fn set(
             status: value.to_string(),
             reason: finding.reason.map(str::to_string),
             message: finding.message,
-            observed_generation: pod.metadata.generation,
+            observed_generation: match kind {
+                RESIZE_IN_PROGRESS => memory.resize_generation.or(pod.metadata.generation),
+                _ => pod.metadata.generation,
+            },
             last_transition_time: unchanged.or_else(second),
             ..Default::default()
         });
     }
-    let foreign: Vec<PodCondition> =
-        old.into_iter().filter(|c| c.type_ != RESIZING && !all.iter().any(|own| own.type_ == c.type_)).collect();
+    let foreign: Vec<PodCondition> = old
+        .into_iter()
+        .filter(|c| {
+            ![RESIZE_IN_PROGRESS, RESIZE_PENDING].contains(&c.type_.as_str())
+                && !all.iter().any(|own| own.type_ == c.type_)
+        })
+        .collect();
     all.extend(foreign);
     status.conditions = Some(all);
 }

@@ -7,6 +7,7 @@ mod conditions;
 mod ending;
 pub mod eviction;
 mod expand;
+mod grant;
 mod observed;
 mod plan;
 mod probe;
@@ -23,11 +24,12 @@ pub use action::{Action, KillReason, Plan, WholeRestart};
 pub use admission::{NodeFacts, admit};
 pub use backoff::{Backoff, CRASH_DELAY_FIRST, CRASH_DELAY_MAX, CRASH_RESET_AFTER, IMAGE_DELAY_FIRST, IMAGE_DELAY_MAX};
 pub use expand::expand;
+pub use grant::{DEFERRED, Grant, RESIZE_IN_PROGRESS, RESIZE_PENDING, condition, has_room, resize_message};
 pub use observed::{Container, ContainerState, Memory, Observed, RESTARTING_ALL, Sandbox, Waiting};
 pub use plan::plan;
 pub use probe::{ProbeKind, ProbeSettings, ProbeTracker, ProbeVerdict};
 pub use qos::{QosClass, oom_score_adj, qos_class};
-pub use resize::{Resize, resizes};
+pub use resize::{Resize, is_resizing, resizes};
 pub use resources::{
     CgroupLimits, container_limits, cpu_quota, cpu_shares, pod_limits, pod_total, quantity_bytes, quantity_milli,
 };

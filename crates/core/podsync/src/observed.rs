@@ -1,6 +1,6 @@
 //! What the node knows of one pod: the runtime's sandboxes and containers, and what earlier rounds remember.
 
-use crate::{Backoff, ProbeKind};
+use crate::{Backoff, CgroupLimits, ProbeKind};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,6 +128,14 @@ pub struct Memory {
     pub reborn: BTreeSet<String>,
     /// Resources that containers run with, by container id; absent where an earlier process started the container.
     pub resources: BTreeMap<String, ResourceRequirements>,
+    /// Limits that the pod's control group was given; absent where an earlier process did.
+    pub pod_limits: Option<CgroupLimits>,
+    /// Why a resize has to wait: reason and message.
+    pub resize_pending: Option<Waiting>,
+    /// The pod's generation whose resources were granted last, where they were not the first ones.
+    pub resize_generation: Option<i64>,
+    /// Why a resize that was granted is not done.
+    pub resize_error: Option<String>,
     /// Do not try to make a sandbox before.
     pub sandbox_retry_at: Option<Timestamp>,
     /// Set when the pod is refused or ended by the node: phase Failed with this reason and message.

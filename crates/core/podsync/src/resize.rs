@@ -1,7 +1,11 @@
 //! In-place resize: which running containers have other resources than their pod asks for, and how they get them.
 
-use crate::{ContainerKind, ContainerState, Memory, Observed, all_containers};
+use crate::resources::{bare, same_amount};
+use crate::{ContainerState, Memory, Observed, all_containers, pod_limits};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+
+/// What can change while a container runs.
+const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 
 /// A container that has to be brought to the resources in the pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,33 +16,40 @@ pub struct Resize {
     pub name: String,
     /// The container's `resizePolicy` wants a restart for one of the changes.
     pub restart: bool,
+    /// The new memory limit in bytes, where it is lower than before.
+    pub shrinks_to: Option<i64>,
 }
 
 /// The resizes that are due or under way.
 pub fn resizes(pod: &Pod, observed: &Observed, memory: &Memory) -> Vec<Resize> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let mut due = Vec::new();
-    for (kind, container) in all_containers(spec) {
+    for (_, container) in all_containers(spec) {
         let running = observed.latest(&container.name).filter(|c| c.state == ContainerState::Running);
-        let Some(running) = running.filter(|_| kind != ContainerKind::Init) else {
-            continue;
-        };
-        let wanted = container.resources.clone().unwrap_or_default();
-        let Some(has) = memory.resources.get(&running.id).filter(|has| **has != wanted) else { continue };
-        let restart =
-            ["cpu", "memory"].into_iter().any(|name| differs(has, &wanted, name) && restarts(container, name));
-        due.push(Resize { id: running.id.clone(), name: container.name.clone(), restart });
+        let Some(running) = running else { continue };
+        let wanted = bare(&container.resources);
+        let Some(has) = memory.resources.get(&running.id).filter(|has| !runs_with(has, wanted)) else { continue };
+        let restart = RESIZABLE.into_iter().any(|name| differs(has, wanted, name) && restarts(container, name));
+        let limit = |r: &ResourceRequirements| r.limits.as_ref()?.get("memory").map(crate::quantity_bytes);
+        let shrinks_to = limit(wanted).filter(|new| limit(has).is_none_or(|old| *new < old));
+        due.push(Resize { id: running.id.clone(), name: container.name.clone(), restart, shrinks_to });
     }
     due
 }
 
+/// Whether the pod, or a container of it, runs with other resources than it was granted.
+pub fn is_resizing(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
+    let whole = memory.pod_limits.zip(pod.spec.as_ref()).is_some_and(|(has, spec)| has != pod_limits(spec));
+    whole || !resizes(pod, observed, memory).is_empty()
+}
+
+/// Whether a container with these resources needs no resize to have the wanted ones.
+pub(crate) fn runs_with(has: &ResourceRequirements, wanted: &ResourceRequirements) -> bool {
+    !RESIZABLE.into_iter().any(|name| differs(has, wanted, name))
+}
+
 fn differs(has: &ResourceRequirements, wanted: &ResourceRequirements, name: &str) -> bool {
-    let pair = |r: &ResourceRequirements| {
-        let get =
-            |list: &Option<std::collections::BTreeMap<String, _>>| list.as_ref().and_then(|l| l.get(name).cloned());
-        (get(&r.requests), get(&r.limits))
-    };
-    pair(has) != pair(wanted)
+    !same_amount(&has.requests, &wanted.requests, name) || !same_amount(&has.limits, &wanted.limits, name)
 }
 
 fn restarts(container: &Container, name: &str) -> bool {
@@ -80,6 +91,7 @@ mod tests {
         let has = pod("1", "1Gi").spec.unwrap().containers[0].resources.clone().unwrap();
         let memory = Memory { resources: [("1".to_string(), has)].into(), ..Default::default() };
         assert!(resizes(&pod("1", "1Gi"), &observed, &memory).is_empty());
+        assert!(resizes(&pod("1000m", "1024Mi"), &observed, &memory).is_empty());
         assert!(!resizes(&pod("2", "1Gi"), &observed, &memory)[0].restart);
         assert!(resizes(&pod("1", "2Gi"), &observed, &memory)[0].restart);
     }

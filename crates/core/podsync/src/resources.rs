@@ -22,6 +22,47 @@ pub struct CgroupLimits {
     pub memory_bytes: Option<i64>,
 }
 
+impl CgroupLimits {
+    /// Enough for both: what a group gets while its members go from one to the other.
+    #[must_use]
+    pub fn covering(self, other: CgroupLimits) -> CgroupLimits {
+        CgroupLimits {
+            cpu_shares: self.cpu_shares.max(other.cpu_shares),
+            cpu_quota_us: self.cpu_quota_us.zip(other.cpu_quota_us).map(|(a, b)| a.max(b)),
+            memory_bytes: self.memory_bytes.zip(other.memory_bytes).map(|(a, b)| a.max(b)),
+        }
+    }
+}
+
+static NOTHING: ResourceRequirements = ResourceRequirements { claims: None, limits: None, requests: None };
+
+/// Absent resources are empty ones.
+pub(crate) fn bare(resources: &Option<ResourceRequirements>) -> &ResourceRequirements {
+    resources.as_ref().unwrap_or(&NOTHING)
+}
+
+/// Whether requests and limits are the same amounts, however they are written.
+pub(crate) fn same(a: &ResourceRequirements, b: &ResourceRequirements) -> bool {
+    let lists = |a: &Option<Amounts>, b: &Option<Amounts>| {
+        let count = |list: &Option<Amounts>| list.as_ref().map_or(0, Amounts::len);
+        count(a) == count(b) && a.iter().flatten().all(|(name, _)| same_amount(a, b, name))
+    };
+    lists(&a.requests, &b.requests) && lists(&a.limits, &b.limits)
+}
+
+type Amounts = std::collections::BTreeMap<String, Quantity>;
+
+/// Whether both lists have the same amount of this resource, or neither has any.
+pub(crate) fn same_amount(a: &Option<Amounts>, b: &Option<Amounts>, name: &str) -> bool {
+    let get = |list: &'_ Option<Amounts>| list.as_ref().and_then(|list| list.get(name).cloned());
+    match (get(a), get(b)) {
+        (Some(a), Some(b)) => {
+            a == b || matches!((a.0.parse::<Amount>(), b.0.parse::<Amount>()), (Ok(a), Ok(b)) if a == b)
+        }
+        (a, b) => a == b,
+    }
+}
+
 /// Thousandths rounded up, for CPU; 0 where the text is no quantity.
 pub fn quantity_milli(quantity: &Quantity) -> i64 {
     quantity.0.parse().map_or(0, Amount::milli_value)
@@ -98,5 +139,18 @@ pub fn pod_limits(spec: &PodSpec) -> CgroupLimits {
         cpu_shares: cpu_shares(sum("cpu", false).unwrap_or(0)),
         cpu_quota_us: sum("cpu", true).and_then(cpu_quota),
         memory_bytes: sum("memory", true).filter(|v| *v > 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_in_between_has_enough_for_both() {
+        let small = CgroupLimits { cpu_shares: 10, cpu_quota_us: Some(1000), memory_bytes: Some(2) };
+        let other = CgroupLimits { cpu_shares: 5, cpu_quota_us: Some(2000), memory_bytes: None };
+        let both = CgroupLimits { cpu_shares: 10, cpu_quota_us: Some(2000), memory_bytes: None };
+        assert_eq!((small.covering(other), other.covering(small)), (both, both));
     }
 }

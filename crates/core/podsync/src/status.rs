@@ -90,7 +90,13 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
     status.qos_class = Some(qos_class(pod).as_str().to_string());
     status.observed_generation = pod.metadata.generation;
     addresses(&mut status, pod, observed, pins);
-    let resizing = !crate::resizes(pod, observed, memory).is_empty();
+    let resizing = crate::is_resizing(pod, observed, memory);
+    if let Some(whole) = &spec.resources {
+        status.allocated_resources.clone_from(&whole.requests);
+        if !resizing || status.resources.is_none() {
+            status.resources = Some(whole.clone());
+        }
+    }
     conditions::set(&mut status, pod, observed, memory, resizing, now);
     status
 }

@@ -1,12 +1,13 @@
 //! The status of one container as the API shows it.
 
 use crate::RESTARTING_ALL;
+use crate::resize::runs_with;
 use crate::restart::{crash_hold, restarts};
 use crate::{Container, ContainerKind, ContainerState as Life, Memory, Observed};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, Pod, VolumeMountStatus,
+    ContainerStatus, Pod, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -134,15 +135,21 @@ pub(crate) fn container_status(
         image: spec.image.clone().unwrap_or_default(),
         image_id: latest.map(|c| c.image_id.clone()).unwrap_or_default(),
         container_id: latest.filter(|c| !c.id.is_empty()).map(|c| format!("containerd://{}", c.id)),
-        allocated_resources: running.and_then(|_| spec.resources.as_ref()?.requests.clone()),
-        // a resize shows once the container runs with it
-        resources: running.and_then(|c| memory.resources.get(&c.id).cloned().or_else(|| spec.resources.clone())),
+        allocated_resources: latest.and_then(|_| spec.resources.as_ref()?.requests.clone()),
+        resources: latest.map(|_| resources(spec, running, memory)),
         volume_mounts: volume_mounts(spec),
         stop_signal: latest.and_then(|_| spec.lifecycle.as_ref()?.stop_signal.clone()),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
         ..Default::default()
     }
+}
+
+/// A resize shows once the container runs with it; one that does not run will start with what it was granted.
+fn resources(spec: &Spec, running: Option<&Container>, memory: &Memory) -> ResourceRequirements {
+    let granted = spec.resources.clone().unwrap_or_default();
+    let has = running.and_then(|c| memory.resources.get(&c.id)).filter(|has| !runs_with(has, &granted));
+    has.cloned().unwrap_or(granted)
 }
 
 fn volume_mounts(spec: &Spec) -> Option<Vec<VolumeMountStatus>> {

@@ -14,6 +14,7 @@ use client::{EventKind, Informer, Recorder};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use kube::Client;
+use podsync::Grant;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +74,10 @@ pub struct PodHandle {
     pub admitted: AtomicBool,
     /// Set when the node has decided to end the pod.
     pub eviction: Mutex<Option<Eviction>>,
+    /// What the node has granted to the pod, once it has taken it.
+    pub grant: Mutex<Option<Arc<Grant>>>,
+    /// Set while the pod asks for more than it was granted.
+    pub asks_for_room: AtomicBool,
     /// Set when nothing of the pod lives any more.
     pub ended: AtomicBool,
 }
@@ -91,6 +96,8 @@ impl PodHandle {
             view: Mutex::default(),
             admitted: AtomicBool::new(false),
             eviction: Mutex::default(),
+            grant: Mutex::default(),
+            asks_for_room: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }
     }

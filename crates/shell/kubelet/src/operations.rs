@@ -9,7 +9,7 @@ use client::EventKind;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use podsync::{KillReason, Waiting};
+use podsync::{CgroupLimits, KillReason, Waiting};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -253,26 +253,66 @@ async fn run_hook(
     }
 }
 
-/// Brings the control groups of a pod and of one of its running containers to the resources in the pod.
+/// Brings a pod's control group to its new limits.
 ///
 /// # Errors
-/// What the kernel or the runtime reports.
-pub async fn resize(node: &Node, pod: &Pod, spec: &Container, id: &str) -> Result<(), String> {
+/// What the kernel reports, or that the pod uses more memory than it is to have.
+pub fn resize_pod(node: &Node, pod: &Pod, old: &CgroupLimits, new: &CgroupLimits) -> Result<(), String> {
     let group = sandbox::cgroup_parent(node, pod);
-    let limits = pod.spec.as_ref().map(podsync::pod_limits).unwrap_or_default();
-    // room for a larger container has to be there before; a smaller pod must wait for the smaller container
-    let before = cgroups::ensure(&group, &limits);
+    let shrinks = new.memory_bytes.filter(|limit| old.memory_bytes.is_none_or(|old| *limit < old));
+    if let Some(limit) = shrinks {
+        fits(&group, "pod", limit)?;
+    }
+    set_limits(&group, new)
+}
+
+/// Gives a pod's control group limits that hold its containers both before and after a resize.
+///
+/// # Errors
+/// What the kernel reports.
+pub fn widen(node: &Node, pod: &Pod, limits: &CgroupLimits) -> Result<(), String> {
+    set_limits(&sandbox::cgroup_parent(node, pod), limits)
+}
+
+fn set_limits(group: &str, limits: &CgroupLimits) -> Result<(), String> {
+    cgroups::ensure(group, limits).map_err(|error| format!("cannot set the limits of {group}: {error}"))
+}
+
+/// A limit below what is in use would end the processes that use it.
+fn fits(group: &str, whose: &str, limit: i64) -> Result<(), String> {
+    let Some(usage) = cgroups::usage(group) else { return Err(format!("missing {whose} memory usage")) };
+    let used = usage.memory_bytes;
+    if used < u64::try_from(limit).unwrap_or(0) {
+        return Ok(());
+    }
+    let why = format!("attempting to set {whose} memory limit ({limit}) below current usage ({used})");
+    Err(format!("cannot decrease memory limits: {why}"))
+}
+
+/// Brings a running container to the resources in the pod, after giving the pod's control group enough for it.
+///
+/// # Errors
+/// What the kernel or the runtime reports, or that the container uses more memory than it is to have.
+pub async fn resize(
+    node: &Node,
+    pod: &Pod,
+    spec: &Container,
+    id: &str,
+    shrinks_to: Option<i64>,
+    pod_limits: &CgroupLimits,
+) -> Result<(), String> {
+    let group = sandbox::cgroup_parent(node, pod);
+    if let Some(limit) = shrinks_to {
+        fits(&format!("{group}/{id}"), &format!("container \"{}\"", spec.name), limit)?;
+    }
+    widen(node, pod, pod_limits)?;
     let mut resources = container::resources(node, pod, spec);
     for limit in [&mut resources.cpu_quota, &mut resources.memory_limit_in_bytes] {
         if *limit == 0 {
             *limit = -1;
         }
     }
-    node.runtime.update_resources(id, resources).await.map_err(|status| text(&status))?;
-    match before {
-        Ok(()) => Ok(()),
-        Err(_) => cgroups::ensure(&group, &limits).map_err(|e| format!("cannot set the limits of {group}: {e}")),
-    }
+    node.runtime.update_resources(id, resources).await.map_err(|status| text(&status))
 }
 
 /// What a stop needs.

@@ -2,11 +2,10 @@
 
 use super::Worker;
 use crate::operations::{self, Failure, Start, Stop};
-use crate::{cgroups, sandbox};
 use client::EventKind;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use podsync::{Action, ContainerKind, ContainerState, KillReason};
+use podsync::{Action, CgroupLimits, ContainerKind, ContainerState, KillReason};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ pub(super) enum Done {
     Started(String, ResourceRequirements, Result<String, Failure>),
     Stopped(String),
     Resized(String, ResourceRequirements, Result<(), String>),
+    PodResized(CgroupLimits, Result<(), String>),
 }
 
 impl Worker {
@@ -33,27 +33,48 @@ impl Worker {
             return;
         }
         self.resize_retry_at = None;
-        for due in podsync::resizes(&self.pod, &self.observed, &self.memory) {
+        let Some(limits) = self.pod.spec.as_ref().map(podsync::pod_limits) else { return };
+        let held = *self.memory.pod_limits.get_or_insert(limits);
+        let all = podsync::resizes(&self.pod, &self.observed, &self.memory);
+        if all.is_empty() {
+            self.resize_pod(held, limits);
+            return;
+        }
+        // the pod's group has to hold its containers both as they are and as they will be
+        let between = held.covering(limits);
+        for due in all {
             let busy = self.resizing.contains(&due.id) || self.memory.stopping.contains(&due.id);
             let Some((_, spec)) = self.spec(&due.name).filter(|_| !busy) else { continue };
             if due.restart {
-                // the pod's limits have to fit before its next container starts
-                let limits = self.pod.spec.as_ref().map(podsync::pod_limits).unwrap_or_default();
-                if let Err(error) = cgroups::ensure(&sandbox::cgroup_parent(&self.node, &self.pod), &limits) {
-                    tracing::debug!(pod = %self.uid, "the pod's limits wait for its container: {error}");
+                // the next container starts in it
+                if let Err(error) = operations::widen(&self.node, &self.pod, &between) {
+                    self.resize_failed(error);
+                    return;
                 }
-                let grace = podsync::grace_seconds(&self.pod);
-                let reason = KillReason::SpecChanged;
+                let (grace, reason) = (podsync::grace_seconds(&self.pod), KillReason::Resized);
                 self.act(Action::Stop { id: due.id, name: due.name, reason, grace, after: Vec::new() });
                 continue;
             }
             self.resizing.insert(due.id.clone());
             let (node, pod) = (self.node.clone(), self.pod.clone());
             self.operations.spawn(async move {
-                let result = operations::resize(&node, &pod, &spec, &due.id).await;
+                let result = operations::resize(&node, &pod, &spec, &due.id, due.shrinks_to, &between).await;
                 Done::Resized(due.id, spec.resources.unwrap_or_default(), result)
             });
         }
+    }
+
+    /// Brings the pod's own control group from what it has to what the pod was granted, once its containers are there.
+    fn resize_pod(&mut self, held: CgroupLimits, limits: CgroupLimits) {
+        let up = self.observed.sandbox().is_some_and(|s| s.ready);
+        if !up || held == limits || !self.resizing.insert(String::new()) {
+            return;
+        }
+        let (node, pod) = (self.node.clone(), self.pod.clone());
+        self.operations.spawn(async move {
+            let result = operations::resize_pod(&node, &pod, &held, &limits);
+            Done::PodResized(limits, result)
+        });
     }
 
     /// Starts an action; its end wakes the worker.

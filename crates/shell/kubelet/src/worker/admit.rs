@@ -4,7 +4,7 @@ use super::Worker;
 use crate::pressure::Eviction;
 use client::EventKind;
 use k8s_openapi::api::core::v1::Pod;
-use podsync::Waiting;
+use podsync::{Grant, Waiting};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -50,17 +50,25 @@ impl Worker {
         }
     }
 
-    /// Pods that take room on the node already.
-    fn others(&self) -> Vec<Arc<Pod>> {
+    /// Other pods that take room on the node already, with what they were granted.
+    pub(super) fn others(&self) -> Vec<Arc<Pod>> {
         let handles = self.node.registry.all().into_iter().filter(|handle| !Arc::ptr_eq(handle, &self.handle));
         let taken = handles.filter(|handle| !handle.ended.load(Ordering::Acquire));
-        let pods = taken.map(|handle| (handle.admitted.load(Ordering::Acquire), handle.pod.borrow().clone()));
-        pods.filter(|(admitted, pod)| *admitted || has_begun(pod)).map(|(_, pod)| pod).collect()
+        let pods = taken.filter_map(|handle| {
+            let pod = handle.pod.borrow().clone();
+            let here = handle.admitted.load(Ordering::Acquire) || has_begun(&pod);
+            here.then(|| {
+                let grant = handle.grant.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let runs = grant.map_or_else(|| Grant::before(&pod).applied(&pod), |grant| grant.applied(&pod));
+                runs.map_or(pod, Arc::new)
+            })
+        });
+        pods.collect()
     }
 }
 
 /// Whether a kubelet has decided about the pod before.
-fn has_begun(pod: &Pod) -> bool {
+pub(super) fn has_begun(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     status.start_time.is_some() || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
 }

@@ -85,6 +85,7 @@ impl Worker {
 
     /// Containers that ran before this process did: what the API said about readiness still holds.
     pub(super) fn adopt(&mut self, observed: &Observed) {
+        self.adopt_resize();
         let status = self.pod.status.clone().unwrap_or_default();
         let lists = [status.init_container_statuses, status.container_statuses];
         let known: Vec<_> = lists.into_iter().flatten().flatten().collect();
@@ -95,6 +96,9 @@ impl Worker {
                     self.memory.started.insert(container.id.clone());
                 }
                 self.memory.ready.insert(container.id.clone(), old.ready);
+                if let Some(has) = &old.resources {
+                    self.memory.resources.insert(container.id.clone(), has.clone());
+                }
             }
         }
     }

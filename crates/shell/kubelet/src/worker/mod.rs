@@ -3,6 +3,7 @@
 mod act;
 mod admit;
 mod end;
+mod grant;
 mod look;
 mod outcome;
 mod probing;
@@ -38,7 +39,10 @@ pub struct Worker {
     node: Arc<Node>,
     uid: String,
     handle: Arc<PodHandle>,
+    /// The pod as it may run: with the resources that the node has granted.
     pod: Arc<Pod>,
+    /// The pod as the API has it.
+    wanted: Arc<Pod>,
     memory: Memory,
     observed: Observed,
     dead: HashMap<String, podsync::Container>,
@@ -52,7 +56,12 @@ pub struct Worker {
     refresh_due: bool,
     told: (Option<BTreeMap<String, String>>, Option<BTreeMap<String, String>>),
     resizing: HashSet<String>,
+    /// Set while a resize is under way, to tell of its end.
+    resize_told: bool,
     resize_retry_at: Option<Timestamp>,
+    /// The pod's generation whose resize was last told to wait.
+    pending_told: Option<i64>,
+    room_retry_at: Option<Timestamp>,
     writer: StatusWriter,
     seen: bool,
     deadline_told: bool,
@@ -69,6 +78,7 @@ impl Worker {
             node,
             uid,
             handle,
+            wanted: pod.clone(),
             pod,
             memory: Memory::default(),
             observed: Observed::default(),
@@ -82,7 +92,10 @@ impl Worker {
             refresh_due: false,
             told: (None, None),
             resizing: HashSet::new(),
+            resize_told: false,
             resize_retry_at: None,
+            pending_told: None,
+            room_retry_at: None,
             seen: false,
             deadline_told: false,
             living: watch::Sender::default(),
@@ -95,9 +108,10 @@ impl Worker {
         loop {
             let newest = self.handle.pod.borrow().clone();
             // the answer to our own status write may be newer than what the watch has brought
-            if version(&newest) >= version(&self.pod) {
-                self.pod = newest;
+            if version(&newest) >= version(&self.wanted) {
+                self.wanted = newest;
             }
+            self.pod = self.as_granted();
             if self.handle.vanished.load(Ordering::Acquire) {
                 self.memory.terminate = true;
             }
@@ -122,6 +136,7 @@ impl Worker {
             self.turn_waiting(now);
             self.refresh_volumes(now).await;
             self.admit();
+            self.grant(now);
             self.heed_eviction();
             let mut observed = self.observed.clone();
             if let Some(status) = &self.pod.status {
@@ -131,11 +146,15 @@ impl Worker {
             self.tell_crash_loops(&observed, now);
             self.tell_deadline(now);
             let acted = !plan.actions.is_empty();
+            if plan.ended && !self.handle.ended.swap(true, Ordering::AcqRel) {
+                self.room_is_free();
+            }
             self.handle.ended.store(plan.ended, Ordering::Release);
             for action in plan.actions {
                 self.act(action);
             }
             self.resize(now);
+            self.tell_resize(&observed);
             self.keep_probes();
             self.publish();
             let pins = Pins { host_ips: self.node.host_ips() };
@@ -161,6 +180,7 @@ impl Worker {
                 look_at,
                 self.refresh_at,
                 self.resize_retry_at,
+                self.room_retry_at,
                 self.turning.values().min().copied(),
                 self.writer.retry_at(),
             ];
@@ -197,7 +217,8 @@ impl Worker {
         }
         if !is_static(&self.pod) {
             if let Some(pod) = self.writer.write(&self.pod, status).await {
-                self.pod = Arc::new(pod);
+                self.wanted = Arc::new(pod);
+                self.pod = self.as_granted();
             }
             return;
         }
@@ -208,6 +229,7 @@ impl Worker {
         // nobody else keeps the status of a static pod
         let pod = Pod { status: Some(status), ..(*self.pod).clone() };
         self.pod = Arc::new(pod);
+        self.wanted = self.pod.clone();
         self.handle.pod.send_replace(self.pod.clone());
     }
 

@@ -8,8 +8,6 @@ use podsync::{ContainerKind, ContainerState, Observed};
 
 /// How long `ErrImagePull` stands before it becomes `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
-/// Delay before a failed resize is tried again.
-const RESIZE_RETRY: SignedDuration = SignedDuration::from_secs(5);
 
 impl Worker {
     pub(super) fn finish(&mut self, done: Done) {
@@ -41,12 +39,21 @@ impl Worker {
             Done::Resized(id, resources, result) => {
                 self.resizing.remove(&id);
                 match result {
-                    Ok(()) => drop(self.memory.resources.insert(id, resources)),
-                    Err(cause) => {
-                        tracing::warn!(pod = %self.uid, "cannot resize container {id}: {cause}");
-                        let now = Timestamp::now();
-                        self.resize_retry_at = now.checked_add(RESIZE_RETRY).ok();
+                    Ok(()) => {
+                        self.memory.resources.insert(id, resources);
+                        self.memory.resize_error = None;
                     }
+                    Err(cause) => self.resize_failed(cause),
+                }
+            }
+            Done::PodResized(limits, result) => {
+                self.resizing.remove("");
+                match result {
+                    Ok(()) => {
+                        self.memory.pod_limits = Some(limits);
+                        self.memory.resize_error = None;
+                    }
+                    Err(cause) => self.resize_failed(cause),
                 }
             }
             Done::Stopped(id) => {
