@@ -17,6 +17,7 @@ mod ingress;
 mod inside;
 mod join;
 mod jumps;
+mod life;
 mod limits;
 mod network;
 mod partition;
@@ -69,6 +70,10 @@ const SCENARIOS: &[Scenario] = &[
     ("why::of_broken_manifests", why::of_broken_manifests),
     ("batch::jobs", batch::jobs),
     ("batch::drain", batch::drain),
+    ("life::stop_signal", life::stop_signal),
+    ("life::resize", life::resize),
+    ("life::resize_by_restart", life::resize_by_restart),
+    ("life::resize_waits_for_room", life::resize_waits_for_room),
     ("jumps::of_the_clock", jumps::of_the_clock),
     ("heal::container_and_pod", heal::container_and_pod),
     ("example::three_tiers", example::three_tiers),
