@@ -313,9 +313,13 @@ fn settle_ports(
         let given = port["nodePort"].as_u64().unwrap_or_default();
         let path = path.child("ports").index(i).child("nodePort");
         if given > 0 {
-            // A port outside the range may be asked for by number; only the cluster's own draws stay inside it.
+            let (first, last) = ranges.node_ports;
             let number = u16::try_from(given).unwrap_or_default();
-            if needed && !held.contains(&number) && taken.port(number) {
+            let is_new = needed && !held.contains(&number);
+            if is_new && !(first..=last).contains(&number) {
+                let why = "provided port is not in the valid range. The range of valid ports is";
+                errors.push(FieldError::invalid(&path, given, format!("{why} {first}-{last}")));
+            } else if is_new && taken.port(number) {
                 errors.push(FieldError::invalid(&path, given, "provided port is already allocated"));
             }
         } else if needed {
@@ -409,6 +413,11 @@ mod tests {
                 json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30000}]}),
                 None,
                 "spec.ports[0].nodePort: Invalid value: 30000: provided port is already allocated",
+            ),
+            (
+                json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 99}]}),
+                Some(np.clone()),
+                "spec.ports[0].nodePort: Invalid value: 99: provided port is not in the valid range. The range of valid ports is 30000-30002",
             ),
             (
                 json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}),
