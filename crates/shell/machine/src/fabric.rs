@@ -56,6 +56,9 @@ impl Fabric {
         run("ip", &["-n", name, "link", "set", "lo", "up"])?;
         run("ip", &["link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name])?;
         run("ip", &["link", "set", port, "master", &self.bridge, "up"])?;
+        // What a node sends to a port of the first node may have to come back to it: the bridge itself translates and
+        // forwards it, and would not send a frame out where it came in.
+        run("ip", &["link", "set", port, "type", "bridge_slave", "hairpin", "on"])?;
         run("ip", &["-n", name, "address", "add", &format!("{}/{}", place.address, self.prefix), "dev", "eth0"])?;
         run("ip", &["-n", name, "link", "set", "eth0", "up"])?;
         run("ip", &["-n", name, "route", "add", "default", "via", &self.gateway.to_string()])?;

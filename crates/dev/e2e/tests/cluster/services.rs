@@ -37,6 +37,9 @@ const SERVICES: &str = "
 ---
 {apiVersion: v1, kind: Service, metadata: {name: single}, spec: {selector: {number: '1'}, ports: [{port: 80, targetPort: http}]}}
 ---
+{apiVersion: v1, kind: Service, metadata: {name: returned}, spec: {selector: {number: '2'}, type: NodePort,
+  ports: [{port: 80, targetPort: http}]}}
+---
 {apiVersion: v1, kind: Service, metadata: {name: near}, spec: {selector: {app: web}, trafficDistribution: PreferSameNode,
   ports: [{port: 80, targetPort: http}]}}
 ---
@@ -120,6 +123,12 @@ fn outside(scope: &Scope<'_>) -> Result<()> {
         |url: &str| machine::programs::run("curl", &["-sS", "--max-time", "2", url]).map_err(anyhow::Error::from);
     for ip in &all {
         eventually(SOON, &format!("balanced at {ip}"), || curl(&format!("http://{ip}:7081/")).map(drop))?;
+    }
+    // To a pod that asks, by way of any node.
+    let port = scope.field("service returned", "{.spec.ports[0].nodePort}")?;
+    for ip in &all {
+        let text = scope.exec("web-2", &format!("/demo get http://{ip}:{port}/"))?;
+        ensure!(text.starts_with("web-2 "), "by way of {ip}: {text}");
     }
     eventually(SOON, "outside", || {
         let text = curl(&format!("http://{}:7080/", one[0]))?;
