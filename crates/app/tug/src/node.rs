@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use access::User;
 use anyhow::{Context, Result};
+use client::{ApiErrorExt, Backoff};
+
 use futures::future::BoxFuture;
 use ingress::{IngressConfig, Serving as IngressServing};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -30,6 +32,8 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Where agents read what is the same for the whole cluster.
 const FACTS_NAMESPACE: &str = "kube-system";
 const FACTS_NAME: &str = "tug-cluster";
+const FACTS_RETRY_MIN: Duration = Duration::from_millis(100);
+const FACTS_RETRY_MAX: Duration = Duration::from_secs(10);
 const DNS_PORT: u16 = 53;
 const VXLAN_ID: u32 = 7000;
 const VXLAN_PORT: u16 = 4789;
@@ -62,18 +66,33 @@ impl Facts {
         }
     }
 
-    /// Reads them from the cluster.
+    /// Reads them from the cluster, as soon as it answers: a machine may be back before its network or its control plane.
     ///
     /// # Errors
-    /// The ConfigMap cannot be read or lacks something.
-    pub async fn read(client: &Client) -> Result<Self> {
-        let map = Api::<ConfigMap>::namespaced(client.clone(), FACTS_NAMESPACE)
-            .get(FACTS_NAME)
-            .await
-            .with_context(|| format!("cannot read ConfigMap {FACTS_NAMESPACE}/{FACTS_NAME}"))?;
+    /// The server refuses for good, the ConfigMap lacks something, or `stop` came first.
+    pub async fn read(client: &Client, stop: &CancellationToken) -> Result<Self> {
+        let map = stop.run_until_cancelled(Self::published(client)).await.context("stopped before it joined")??;
         let text =
             map.data.as_ref().and_then(|data| data.get("facts.json")).context("the cluster's facts are missing")?;
         serde_json::from_str(text).context("the cluster's facts are damaged")
+    }
+
+    async fn published(client: &Client) -> Result<ConfigMap> {
+        let api = Api::<ConfigMap>::namespaced(client.clone(), FACTS_NAMESPACE);
+        let mut backoff = Backoff::new(FACTS_RETRY_MIN, FACTS_RETRY_MAX);
+        loop {
+            match api.get(FACTS_NAME).await {
+                Ok(map) => return Ok(map),
+                Err(error) if error.is_retryable() || error.is_not_found() => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "cannot read ConfigMap {FACTS_NAMESPACE}/{FACTS_NAME}; trying again");
+                }
+                Err(error) => {
+                    return Err(error).context(format!("cannot read ConfigMap {FACTS_NAMESPACE}/{FACTS_NAME}"));
+                }
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
     }
 }
 
@@ -288,6 +307,10 @@ impl Rules for LocalRules {
         rules && routes
     }
 
+    fn lead_to(&self, addresses: &[IpAddr]) -> bool {
+        addresses.iter().any(|address| self.applied.served_lately(*address)) || self.routes.serves(addresses)
+    }
+
     async fn guarded(&self, namespace: &str, name: &str, addresses: &[IpAddr], at_most: Duration) -> bool {
         self.guarded.wait(namespace, name, addresses, at_most).await
     }
@@ -359,5 +382,61 @@ pub fn remove_network(cluster: &Cluster, paths: &NodePaths) {
     let spec = NodeSpec::first(cluster, paths.clone(), Ipv4Addr::LOCALHOST);
     if let Ok(config) = spec.network(&LocalRules::default()) {
         let _ = crate::verbs::block_on(async { network::cleanup(&config).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+
+    /// A client whose n-th call gets the n-th of these answers, and the last one from then on; none is a lost connection.
+    fn answering(answers: Vec<Option<(u16, Value)>>) -> (Client, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let at = count.fetch_add(1, Ordering::Relaxed).min(answers.len() - 1);
+            let answer = answers[at].clone();
+            async move {
+                let (code, body) = answer.ok_or("no route to host")?;
+                let response = Response::builder().status(code).body(Body::from(body.to_string().into_bytes()))?;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(response)
+            }
+        });
+        (Client::new(service, "default"), asked)
+    }
+
+    fn refusal(code: u16, reason: &str) -> Option<(u16, Value)> {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason,
+            "reason": reason, "code": code});
+        Some((code, status))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_waits_for_a_control_plane_that_does_not_answer_yet() {
+        let facts = json!({"podCidr": "10.0.0.0/16", "serviceCidr": "10.1.0.0/16", "dnsAddress": "10.1.0.10",
+            "vxlanId": 7000, "vxlanPort": 4789});
+        let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": FACTS_NAME},
+            "data": {"facts.json": facts.to_string()}});
+        let late = [None, refusal(503, "ServiceUnavailable"), refusal(404, "NotFound"), Some((200, map))];
+        let (client, asked) = answering(late.to_vec());
+        let read = Facts::read(&client, &CancellationToken::new()).await.unwrap();
+        assert_eq!((read.vxlan_port, asked.load(Ordering::Relaxed)), (4789, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_refused_or_stopped_does_not_wait() {
+        let (client, asked) = answering(vec![refusal(403, "Forbidden")]);
+        assert!(Facts::read(&client, &CancellationToken::new()).await.is_err());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+
+        let (client, _) = answering(vec![None]);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        assert!(Facts::read(&client, &stop).await.is_err());
     }
 }

@@ -104,7 +104,8 @@ impl Serving {
         self.inner.generation.send_replace(generation);
     }
 
-    fn serves(&self, addresses: &[IpAddr]) -> bool {
+    /// Whether some route leads to one of these addresses.
+    pub fn serves(&self, addresses: &[IpAddr]) -> bool {
         let live = self.inner.live.load();
         addresses.iter().any(|address| live.table.addresses.contains(address))
     }

@@ -1,8 +1,8 @@
 //! Before a container gets SIGTERM, no node's rules may lead new connections to it.
 //!
-//! The kubelet of a terminating pod first waits for the rules of its own node, which is all it takes to know whether the
-//! pod serves anything, and then asks the kubelets of the other nodes at the same time. Every wait has an end: a node
-//! that does not answer delays a pod's end, it never prevents it.
+//! The rules of a terminating pod's own node are all it takes to know whether the pod serves anything. If it does, or did
+//! a moment ago, the kubelet waits for these rules and asks the kubelets of the other nodes at the same time. Every wait
+//! has an end: a node that does not answer delays a pod's end, it never prevents it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -35,6 +35,9 @@ const PEER_WAIT_MS: u64 = 1000;
 pub trait Rules: Send + Sync + 'static {
     /// Whether the rules lead nowhere to these addresses; waits for it no longer than `at_most`.
     async fn withdrawn(&self, addresses: &[IpAddr], at_most: Duration) -> bool;
+
+    /// Whether the rules lead to one of these addresses, or did until a moment ago.
+    fn lead_to(&self, addresses: &[IpAddr]) -> bool;
 
     /// Whether network policies are in force for a pod at these addresses; waits for it no longer than `at_most`.
     async fn guarded(&self, namespace: &str, name: &str, addresses: &[IpAddr], at_most: Duration) -> bool;
@@ -74,15 +77,16 @@ impl Withdrawal {
         self.rules.guarded(namespace, name, addresses, GUARDED_MAX).await
     }
 
-    /// Waits for all nodes, at most about two and a half seconds.
+    /// Waits for all nodes, at most about one and a half seconds.
     pub async fn everywhere(&self, addresses: &[IpAddr]) {
         // An address that this node's rules do not hold is no backend anywhere: nothing to wait for.
-        if addresses.is_empty() || self.here(addresses, Duration::ZERO).await {
+        if addresses.is_empty() || !self.rules.lead_to(addresses) {
             return;
         }
-        if !self.here(addresses, HERE_MAX).await {
-            return;
-        }
+        tokio::join!(self.here(addresses, HERE_MAX), self.elsewhere(addresses));
+    }
+
+    async fn elsewhere(&self, addresses: &[IpAddr]) {
         let peers: Vec<SocketAddr> = self
             .peers
             .list()

@@ -3,17 +3,30 @@
 //! The kubelet of the node may wait on [`Applied::released`] between seeing a pod's deletion and sending SIGTERM: it
 //! returns once no rule sends new connections to the pod's address.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// So long an address that left this node's rules may still be in another node's.
+const LATELY: Duration = Duration::from_secs(10);
+/// Addresses remembered for that; of more the oldest are forgotten.
+const LEFT_MAX: usize = 16_384;
 
 /// A cheap, cloneable handle.
 #[derive(Clone, Debug)]
 pub struct Applied {
-    endpoints: Arc<RwLock<HashSet<Ipv4Addr>>>,
+    endpoints: Arc<RwLock<Endpoints>>,
     generation: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Endpoints {
+    held: HashSet<Ipv4Addr>,
+    /// What was held until when, oldest first.
+    left: VecDeque<(Instant, Ipv4Addr)>,
 }
 
 impl Default for Applied {
@@ -26,10 +39,16 @@ impl Applied {
     pub(crate) fn update(&self, added: &[Ipv4Addr], removed: &[Ipv4Addr]) {
         {
             let mut endpoints = self.endpoints.write().unwrap_or_else(PoisonError::into_inner);
-            endpoints.extend(added);
+            let now = Instant::now();
+            endpoints.held.extend(added);
             for ip in removed {
-                endpoints.remove(ip);
+                if endpoints.held.remove(ip) {
+                    endpoints.left.push_back((now, *ip));
+                }
             }
+            let old = endpoints.left.iter().take_while(|(at, _)| now.duration_since(*at) > LATELY).count();
+            let surplus = endpoints.left.len().saturating_sub(LEFT_MAX);
+            endpoints.left.drain(..old.max(surplus));
         }
         self.generation.send_modify(|generation| *generation += 1);
     }
@@ -46,7 +65,14 @@ impl Applied {
 
     /// Whether some rule sends new connections to `ip`.
     pub fn serves(&self, ip: Ipv4Addr) -> bool {
-        self.endpoints.read().unwrap_or_else(PoisonError::into_inner).contains(&ip)
+        self.endpoints.read().unwrap_or_else(PoisonError::into_inner).held.contains(&ip)
+    }
+
+    /// Whether some rule did so until a moment ago: other nodes, which hear of the same change, may still.
+    pub fn served_lately(&self, address: IpAddr) -> bool {
+        let IpAddr::V4(ip) = address else { return false };
+        let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner);
+        endpoints.held.contains(&ip) || endpoints.left.iter().any(|(at, left)| *left == ip && at.elapsed() <= LATELY)
     }
 
     /// Waits until no rule sends new connections to `ip`. A terminating pod that is the last one of its Service keeps
@@ -93,5 +119,20 @@ mod tests {
         applied.update(&[], &[ip]);
         waiter.await.unwrap();
         assert_eq!(applied.generation(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_left_is_remembered_for_a_while() {
+        let (applied, ip) = (Applied::default(), Ipv4Addr::new(10, 0, 0, 1));
+        applied.update(&[], &[ip]);
+        assert!(!applied.served_lately(ip.into()), "it never was there");
+        applied.update(&[ip], &[]);
+        assert!(applied.served_lately(ip.into()));
+        applied.update(&[], &[ip]);
+        assert!(applied.served_lately(ip.into()) && !applied.serves(ip));
+        tokio::time::advance(LATELY + Duration::from_secs(1)).await;
+        assert!(!applied.served_lately(ip.into()));
+        applied.update(&[], &[]);
+        assert!(applied.endpoints.read().unwrap().left.is_empty(), "and then it takes no room");
     }
 }

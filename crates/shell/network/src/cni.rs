@@ -62,7 +62,8 @@ const SWITCHES: [(&str, &str, Absence); 4] = [
     ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", "3600", Absence::Warns("load nf_conntrack")),
 ];
 
-/// What it means that a kernel has no such switch, as when it is in a module that is not loaded yet.
+/// What it means that a kernel has no such switch, as when it is in a module that is not loaded yet, or one that cannot
+/// be written, as in a container.
 enum Absence {
     Fails,
     Warns(&'static str),
@@ -75,7 +76,12 @@ pub fn kernel_switches() -> std::io::Result<()> {
         match (std::fs::read_to_string(&path), absence) {
             (Ok(value), _) if value.trim() == wanted => {}
             (Err(_), Absence::Warns(remedy)) => tracing::warn!(path, remedy, "absent"),
-            _ => std::fs::write(&path, wanted)?,
+            (Ok(_), Absence::Warns(remedy)) => {
+                if let Err(error) = std::fs::write(&path, wanted) {
+                    tracing::warn!(path, wanted, %error, remedy, "cannot be set");
+                }
+            }
+            (_, Absence::Fails) => std::fs::write(&path, wanted)?,
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ const TABLE: &str = "labproxy";
 /// One node with two pods, a client outside, and the proxy running in the node's namespace.
 struct Node {
     lab: Lab,
+    config: ProxyConfig,
     changes: mpsc::Sender<Change>,
     applied: Applied,
     stop: CancellationToken,
@@ -55,7 +56,7 @@ impl Node {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(run(state, receiver, handle, watch::Sender::new(Checks::new()), Guards::default(), token));
         });
-        let node = Self { lab, changes, applied, stop, thread: Some(thread) };
+        let node = Self { lab, config: config.clone(), changes, applied, stop, thread: Some(thread) };
         node.send(Change::Config(Box::new(config)));
         node.send(Change::ServicesSynced);
         node.send(Change::SlicesSynced);
@@ -70,15 +71,7 @@ impl Node {
     /// Sends the objects and waits until the kernel has them.
     fn apply(&self, objects: &[serde_json::Value]) {
         let before = self.applied.generation();
-        for object in objects {
-            let key = Key::new("default", object["metadata"]["name"].as_str().unwrap());
-            self.send(match object["kind"].as_str() {
-                Some("Service") => {
-                    Change::Service(key, Some(ServiceView::from(&serde_json::from_value(object.clone()).unwrap())))
-                }
-                _ => Change::Slice(key, SliceView::from_object(&serde_json::from_value(object.clone()).unwrap())),
-            });
-        }
+        objects.iter().map(change).for_each(|change| self.send(change));
         eventually(true, || self.applied.generation() > before);
     }
 }
@@ -89,6 +82,16 @@ impl Drop for Node {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+fn change(object: &serde_json::Value) -> Change {
+    let key = Key::new("default", object["metadata"]["name"].as_str().unwrap());
+    match object["kind"].as_str() {
+        Some("Service") => {
+            Change::Service(key, Some(ServiceView::from(&serde_json::from_value(object.clone()).unwrap())))
+        }
+        _ => Change::Slice(key, SliceView::from_object(&serde_json::from_value(object.clone()).unwrap())),
     }
 }
 
@@ -180,6 +183,41 @@ fn udp_flows_move_when_their_endpoint_goes_and_the_table_heals() {
     let name = node.lab.name("n1");
     sh(&format!("nsenter --net=/run/netns/{name} nft delete table ip {TABLE}"));
     eventually(true, || node.lab.ask("p1", "10.96.0.20:80").starts_with("p2"));
+}
+
+#[test]
+fn a_large_table_heals_as_often_as_it_is_lost() {
+    let Some(node) = Node::start() else { return };
+    let many = (0..2_500).flat_map(|n| {
+        let address = format!("10.96.{}.{}", 1 + n / 250, 1 + n % 250);
+        let ports = serde_json::json!([{"name": "t", "port": 80, "protocol": "TCP"}]);
+        let mut service = service(serde_json::json!({"clusterIP": address, "ports": ports}));
+        let mut slice = slice(&BOTH);
+        service["metadata"]["name"] = format!("web-{n}").into();
+        slice["metadata"]["name"] = format!("web-{n}-1").into();
+        slice["metadata"]["labels"]["kubernetes.io/service-name"] = format!("web-{n}").into();
+        [service, slice]
+    });
+    let many: Vec<_> = many.collect();
+    let mut state = ProxyState::new(node.config.clone());
+    for object in &many {
+        match change(object) {
+            Change::Service(key, view) => state.set_service(key, view),
+            Change::Slice(key, view) => state.set_slice(key, view),
+            _ => unreachable!(),
+        }
+    }
+    let bytes = state.full().script.len();
+    assert!(bytes > HUSHED_BYTES_MIN, "the table is one that is written in silence: {bytes} bytes");
+
+    node.apply(&many);
+    let answers = || node.lab.ask("p1", "10.96.10.250:80").starts_with('p');
+    eventually(true, answers);
+    let name = node.lab.name("n1");
+    for _ in 0..2 {
+        sh(&format!("nsenter --net=/run/netns/{name} nft delete table ip {TABLE}"));
+        eventually(true, answers);
+    }
 }
 
 #[test]

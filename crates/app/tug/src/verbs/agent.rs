@@ -93,7 +93,7 @@ async fn serve(options: Options, paths: NodePaths, name: String, address: Ipv4Ad
     let file = paths.dir.join("node.kubeconfig");
     let kubeconfig = join::load_or_join(&file, &options.server, options.token.as_ref(), &name, &stop).await?;
     let client = join::client(&kubeconfig).await?;
-    let facts = Facts::read(&client).await?;
+    let facts = Facts::read(&client, &stop).await?;
     let spec = NodeSpec { name: name.clone(), address, paths, kubelet_port: options.kubelet_port, facts };
     let identity = identity(&spec, &kubeconfig, &client)?;
     preparing.await.context("preparing the node panicked")??;

@@ -14,7 +14,7 @@ use images::Image;
 use machine::processes::Process;
 use nix::sys::signal::Signal;
 
-use crate::heal::{NODE_WITHIN, kill_node};
+use crate::heal::{is_missed, kill_node};
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../examples/notes.yaml");
 const REDIS: &str = "tug.local/redis:example";
@@ -99,12 +99,7 @@ fn lose_a_node(scope: &Scope<'_>, site: &Site) -> Result<()> {
     let pods: Vec<String> = on_it.split_whitespace().map(str::to_owned).collect();
     ensure!(!pods.is_empty(), "tiers are spread over all nodes");
     kill_node(scope, index, &pods)?;
-    let outcome = eventually(NODE_WITHIN, "the node is missed", || {
-        let is = scope.field(&format!("node {lost}"), "{.status.conditions[?(@.type==\"Ready\")].status}")?;
-        ensure!(is == "Unknown", "Ready is {is:?}");
-        Ok(())
-    })
-    .and_then(|()| {
+    let outcome = is_missed(scope, &lost).and_then(|()| {
         eventually(Duration::from_secs(30), "the site answers without it", || site.ask("GET", "/notes", "").map(drop))
     });
     cluster.up(3).context("tug up brings the node back")?;

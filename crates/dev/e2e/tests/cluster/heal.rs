@@ -142,13 +142,17 @@ pub fn kill_node(scope: &Scope<'_>, index: u16, pods: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn without_node(scope: &Scope<'_>, lost: &str) -> Result<()> {
+/// Waits until the control plane knows that it hears nothing of a node.
+pub fn is_missed(scope: &Scope<'_>, lost: &str) -> Result<()> {
     eventually(NODE_WITHIN, "the node is missed", || {
-        let path = "{.status.conditions[?(@.type==\"Ready\")].status}";
-        let is = scope.field(&format!("node {lost}"), path)?;
+        let is = scope.field(&format!("node {lost}"), "{.status.conditions[?(@.type==\"Ready\")].status}")?;
         ensure!(is == "Unknown", "Ready is {is:?}");
         Ok(())
-    })?;
+    })
+}
+
+fn without_node(scope: &Scope<'_>, lost: &str) -> Result<()> {
+    is_missed(scope, lost)?;
     let why = scope.cluster.tug_command(&["why", "node", lost]).output()?;
     let why = String::from_utf8_lossy(&why.stdout);
     ensure!(why.contains("  1. nothing is heard of it for "), "{why}");

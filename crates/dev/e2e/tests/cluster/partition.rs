@@ -10,7 +10,7 @@ use machine::processes::Process;
 use machine::programs::run;
 use serde_json::Value;
 
-use crate::heal::{DEMO, NODE_WITHIN, pod_names};
+use crate::heal::{DEMO, is_missed, pod_names};
 
 const NODES: u16 = 3;
 const CUT: u16 = 3;
@@ -71,12 +71,7 @@ pub fn heals(cluster: &Cluster) -> Result<()> {
 }
 
 fn while_cut(scope: &Scope<'_>, lost: &str) -> Result<()> {
-    eventually(NODE_WITHIN, "the node is missed", || {
-        let path = "{.status.conditions[?(@.type==\"Ready\")].status}";
-        let is = scope.field(&format!("node {lost}"), path)?;
-        ensure!(is == "Unknown", "Ready is {is:?}");
-        Ok(())
-    })?;
+    is_missed(scope, lost)?;
     scope.field_becomes("deployment demo", "{.status.readyReplicas}", "6")?;
     let load = Load::start(scope.cluster.service(scope.namespace, "demo")?.parse()?, 100);
     std::thread::sleep(Duration::from_secs(2));
