@@ -26,6 +26,11 @@ pub enum KillReason {
 }
 
 impl KillReason {
+    /// Whether the container is ended only to start anew: it does so also where its policy would let a success be the end.
+    pub fn replaces(&self) -> bool {
+        matches!(self, Self::ProbeFailed { restarts: true, .. } | Self::SpecChanged | Self::Resized)
+    }
+
     /// The text of the `Killing` event.
     pub fn message(&self, container: &str, init: bool) -> String {
         match self {

@@ -126,6 +126,8 @@ pub struct Memory {
     pub condemned: BTreeMap<String, ProbeKind>,
     /// Containers removed because the whole pod begins anew; by container id.
     pub reborn: BTreeSet<String>,
+    /// Containers ended only to start anew, whatever their exit code says; by container id.
+    pub replaced: BTreeSet<String>,
     /// Resources that containers run with, by container id; absent where an earlier process started the container.
     pub resources: BTreeMap<String, ResourceRequirements>,
     /// Limits that the pod's control group was given; absent where an earlier process did.

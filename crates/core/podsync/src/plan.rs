@@ -25,7 +25,7 @@ pub fn plan(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> 
         || memory.failed.is_some()
         || is_past_deadline(pod, now)
         || api_phase_is_terminal(pod)
-        || pod_is_finished(pod, observed);
+        || pod_is_finished(pod, observed, memory);
     if ends {
         end_pod(pod, observed, memory, &mut plan);
         return plan;
@@ -177,7 +177,7 @@ impl Starter<'_> {
         if let Some(old) = latest.filter(|c| c.state == ContainerState::Exited) {
             let same_sandbox = old.sandbox_id == self.sandbox_id;
             let counts = same_sandbox || kind == ContainerKind::Main;
-            if counts && !restarts(self.pod, kind, spec, old) {
+            if counts && !restarts(self.pod, self.memory, kind, spec, old) {
                 return;
             }
             // a restart of the whole pod was held back before, by the container that asked for it

@@ -42,9 +42,11 @@ pub(crate) fn should_restart(pod: &Pod, kind: ContainerKind, spec: &Spec, exit_c
     }
 }
 
-/// Whether this ended container is started again: by its policy, or because the whole pod begins anew.
-pub(crate) fn restarts(pod: &Pod, kind: ContainerKind, spec: &Spec, ended: &Container) -> bool {
-    ended.reason == RESTARTING_ALL || should_restart(pod, kind, spec, ended.exit_code)
+/// Whether this ended container is started again: by its policy, or because it or the whole pod was to begin anew.
+pub(crate) fn restarts(pod: &Pod, memory: &Memory, kind: ContainerKind, spec: &Spec, ended: &Container) -> bool {
+    ended.reason == RESTARTING_ALL
+        || memory.replaced.contains(&ended.id)
+        || should_restart(pod, kind, spec, ended.exit_code)
 }
 
 /// Whether a failure of the container can lead to its restart at all.

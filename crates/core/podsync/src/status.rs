@@ -16,10 +16,12 @@ pub struct Pins {
 }
 
 /// Whether all work of the pod is done, by its containers and restart policy alone.
-pub fn pod_is_finished(pod: &Pod, observed: &Observed) -> bool {
+pub fn pod_is_finished(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let ended_for_good = |kind, c: &k8s_openapi::api::core::v1::Container| {
-        observed.latest(&c.name).is_some_and(|o| o.state == ContainerState::Exited && !restarts(pod, kind, c, o))
+        observed
+            .latest(&c.name)
+            .is_some_and(|o| o.state == ContainerState::Exited && !restarts(pod, memory, kind, c, o))
     };
     let init_failed = all_containers(spec).any(|(kind, c)| {
         kind == ContainerKind::Init
@@ -43,7 +45,7 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
         return status;
     }
     let ending = pod.metadata.deletion_timestamp.is_some() || memory.terminate || memory.failed.is_some();
-    let ending = ending || past_deadline || api_terminal || pod_is_finished(pod, observed);
+    let ending = ending || past_deadline || api_terminal || pod_is_finished(pod, observed, memory);
 
     let old_of =
         |list: &Option<Vec<ContainerStatus>>, name: &str| list.iter().flatten().find(|s| s.name == name).cloned();
@@ -66,7 +68,7 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
         observed.containers.iter().any(|c| matches!(c.state, ContainerState::Running | ContainerState::Unknown));
     let wound_up = ending && !alive && memory.starting.is_empty();
     if !api_terminal {
-        let natural = phase(pod, &init, &main);
+        let natural = phase(pod, memory, &init, &main);
         let forced = memory.failed.is_some() || past_deadline;
         let phase = match natural {
             _ if forced && wound_up => "Failed",
@@ -145,8 +147,17 @@ fn is_running(status: &ContainerStatus) -> bool {
     status.state.as_ref().is_some_and(|s| s.running.is_some())
 }
 
-fn starts_again(pod: &Pod, kind: ContainerKind, spec: &Container, ended: &ContainerStateTerminated) -> bool {
-    ended.reason.as_deref() == Some(RESTARTING_ALL) || should_restart(pod, kind, spec, ended.exit_code)
+fn starts_again(
+    pod: &Pod,
+    memory: &Memory,
+    kind: ContainerKind,
+    spec: &Container,
+    ended: &ContainerStateTerminated,
+) -> bool {
+    let id = ended.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id);
+    ended.reason.as_deref() == Some(RESTARTING_ALL)
+        || id.is_some_and(|id| memory.replaced.contains(id))
+        || should_restart(pod, kind, spec, ended.exit_code)
 }
 
 /// Whether a main container has ever run, so that the pod cannot fall back to Pending.
@@ -154,7 +165,7 @@ pub(crate) fn has_begun(main: &[ContainerStatus]) -> bool {
     main.iter().any(|s| is_running(s) || ended(s).is_some())
 }
 
-fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus]) -> &'static str {
+fn phase(pod: &Pod, memory: &Memory, init: &[ContainerStatus], main: &[ContainerStatus]) -> &'static str {
     let Some(spec) = &pod.spec else { return "Pending" };
     let begun = has_begun(main);
     let (mut running, mut waiting) = (0, 0);
@@ -169,7 +180,7 @@ fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus]) -> &'sta
             continue;
         }
         match last {
-            Some(end) if end.exit_code != 0 && !starts_again(pod, ContainerKind::Init, container, end) => {
+            Some(end) if end.exit_code != 0 && !starts_again(pod, memory, ContainerKind::Init, container, end) => {
                 return "Failed";
             }
             Some(_) => {}
@@ -182,7 +193,7 @@ fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus]) -> &'sta
             _ if is_running(status) => running += 1,
             Some(end) => {
                 stopped += 1;
-                for_good += u32::from(!starts_again(pod, ContainerKind::Main, container, end));
+                for_good += u32::from(!starts_again(pod, memory, ContainerKind::Main, container, end));
                 let waits = status.state.as_ref().is_some_and(|s| s.waiting.is_some());
                 succeeded += u32::from(end.exit_code == 0 && !waits);
             }

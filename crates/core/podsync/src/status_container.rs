@@ -94,7 +94,7 @@ pub(crate) fn container_status(
             None => waiting("ContainerCreating", ""),
         },
         Some(c) => {
-            let restart = !ending && restarts(pod, kind, spec, c);
+            let restart = !ending && restarts(pod, memory, kind, spec, c);
             let held = crash_hold(memory, c).is_some_and(|at| at > now);
             // a container that cannot be started waits like one that crashes
             let crashing =

@@ -5,7 +5,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use podsync::{Container, ContainerState, Memory, Observed, Pins, ProbeKind, Sandbox, plan, status};
+use podsync::{Container, ContainerState, KillReason, Memory, Observed, Pins, ProbeKind, Sandbox, plan, status};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -189,6 +189,26 @@ fn a_failed_probe_stops_the_container_with_its_own_grace() {
         let [podsync::Action::Stop { reason, grace, .. }] = actions.as_slice() else { panic!("{actions:?}") };
         assert_eq!((*grace, reason.message("a", false).as_str()), (seconds, text));
     }
+}
+
+#[test]
+fn what_was_ended_to_start_anew_does_so_after_a_clean_exit() {
+    let replaced = Memory { replaced: ["a0".to_string()].into(), ..Memory::default() };
+    let seen = observed("sandbox a#0@exit:0");
+    assert_eq!(short(&pod(RETRY), &seen, &Memory::default()), "stop-sandbox | Succeeded a=Completed/0 [\"Initialized\"]");
+    assert_eq!(short(&pod(RETRY), &seen, &replaced), "start a#1 | Running a=Completed/0 [\"Initialized\"]");
+    let ended: Vec<bool> = [
+        KillReason::ProbeFailed { probe: ProbeKind::Liveness, restarts: true },
+        KillReason::ProbeFailed { probe: ProbeKind::Liveness, restarts: false },
+        KillReason::SpecChanged,
+        KillReason::Resized,
+        KillReason::PodEnds,
+        KillReason::SandboxChanged,
+    ]
+    .iter()
+    .map(KillReason::replaces)
+    .collect();
+    assert_eq!(ended, [true, false, true, true, false, false]);
 }
 
 #[test]

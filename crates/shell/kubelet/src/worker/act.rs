@@ -106,6 +106,9 @@ impl Worker {
             }
             Action::Stop { id, name, reason, grace, after } => {
                 self.memory.stopping.insert(id.clone());
+                if reason.replaces() {
+                    self.memory.replaced.insert(id.clone());
+                }
                 if matches!(reason, KillReason::PodEnds) {
                     // a probe must not kill what ends anyway; readiness still tells who serves
                     if let Some((kills, _)) = self.probes.get(&id) {

@@ -75,5 +75,6 @@ impl Worker {
         let known = |id: &String| self.observed.containers.iter().any(|c| c.id == *id);
         self.memory.ready.retain(|id, _| known(id));
         self.memory.resources.retain(|id, _| known(id));
+        self.memory.replaced.retain(|id| known(id));
     }
 }
