@@ -195,7 +195,10 @@ fn a_failed_probe_stops_the_container_with_its_own_grace() {
 fn what_was_ended_to_start_anew_does_so_after_a_clean_exit() {
     let replaced = Memory { replaced: ["a0".to_string()].into(), ..Memory::default() };
     let seen = observed("sandbox a#0@exit:0");
-    assert_eq!(short(&pod(RETRY), &seen, &Memory::default()), "stop-sandbox | Succeeded a=Completed/0 [\"Initialized\"]");
+    assert_eq!(
+        short(&pod(RETRY), &seen, &Memory::default()),
+        "stop-sandbox | Succeeded a=Completed/0 [\"Initialized\"]"
+    );
     assert_eq!(short(&pod(RETRY), &seen, &replaced), "start a#1 | Running a=Completed/0 [\"Initialized\"]");
     let ended: Vec<bool> = [
         KillReason::ProbeFailed { probe: ProbeKind::Liveness, restarts: true },

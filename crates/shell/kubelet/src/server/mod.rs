@@ -4,6 +4,7 @@
 //! user may do was decided by the API server before it came here.
 
 mod logs;
+mod machine_logs;
 mod routes;
 
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! The paths of the kubelet's server, as upstream's API server and tools know them.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use streams::splice::wants_upgrade;
 use streams::{AnyBody, StreamError, full, incoming, splice, tunnel, websocket};
 use tokio::net::TcpStream;
 
-use super::{ContainerTarget, DiskRequest, DiskWork, Document, LogQuery, LookupError, NodeView, logs};
+use super::{ContainerTarget, DiskRequest, DiskWork, Document, LogQuery, LookupError, NodeView, logs, machine_logs};
 
 /// Longest wait that a caller of `/tug/withdrawn` may ask for.
 const WITHDRAWN_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -106,6 +107,9 @@ async fn route(node: Arc<dyn NodeView>, path: &str, request: Request<Incoming>) 
             disks(node, (*disk).to_owned(), request).await
         }
         (["tug", "withdrawn"], &Method::GET) => withdrawn(node, &request).await,
+        (["logs", ..], &Method::GET) => {
+            machine_logs::answer(Path::new(machine_logs::LOG_DIR), path.strip_prefix("/logs").unwrap_or(path)).await
+        }
         _ => match node.document(path, &query(&request)).await {
             Some(Document::Json(value)) => Ok(json(&value)),
             Some(Document::Metrics(text)) => Ok(metrics(text)),
