@@ -63,7 +63,14 @@ pub struct Survey {
 pub fn survey(resource: Resource, set: &ReplicaSet, pods: &[Arc<PodView>], now: Timestamp) -> Survey {
     let (owner, spec) = (owner_of(resource, set), set.spec.as_ref());
     let min_ready = min_ready(set);
+    // What the selector demands, every pod that is owned has.
+    let demanded = spec.and_then(|spec| spec.selector.match_labels.as_ref());
     let labels = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.labels.as_ref());
+    let labels: Vec<_> = labels
+        .into_iter()
+        .flatten()
+        .filter(|(key, value)| demanded.and_then(|demanded| demanded.get(*key)) != Some(*value))
+        .collect();
     let mut survey = Survey::default();
     for pod in pods {
         match owner.judge(PODS, &**pod) {
@@ -80,9 +87,7 @@ pub fn survey(resource: Resource, set: &ReplicaSet, pods: &[Arc<PodView>], now: 
             continue;
         }
         survey.active += 1;
-        survey.labelled += usize::from(
-            labels.is_none_or(|labels| labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value))),
-        );
+        survey.labelled += usize::from(labels.iter().all(|(key, value)| pod.labels.get(*key) == Some(*value)));
         survey.ready += usize::from(pod.ready);
         if pod.is_available(min_ready, now) {
             survey.available += 1;
