@@ -23,6 +23,7 @@ use crate::limits::{
     CLIENT_SILENCE_MAX, DRAIN_MAX, FIRST_BYTE_MAX, HANDSHAKE_MAX, HEADERS_BYTES_MAX, HEADERS_TIME_MAX,
     PROXY_HEADER_MAX, STREAMS_MAX,
 };
+use crate::linger::Lingering;
 use crate::proxy;
 use crate::proxy_protocol::{self, Header};
 use crate::worker::{Accepted, Local, Worker};
@@ -151,8 +152,7 @@ where
         .max_header_size(HEADERS_BYTES_MAX)
         .max_buf_size(HEADERS_BYTES_MAX + 1024)
         .half_close(true)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Lingering::new(stream)), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

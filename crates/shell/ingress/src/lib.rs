@@ -15,6 +15,7 @@ mod forward;
 #[cfg(test)]
 mod lab;
 mod limits;
+mod linger;
 mod listen;
 mod log;
 mod metrics;

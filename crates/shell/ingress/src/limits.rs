@@ -20,6 +20,9 @@ pub const ANSWER_HEADERS_BYTES_MAX: usize = 256 << 10;
 pub const HEADERS_TIME_MAX: Duration = Duration::from_secs(60);
 /// From the connection to its first byte.
 pub const FIRST_BYTE_MAX: Duration = Duration::from_secs(60);
+/// A client that still sends when its connection ends is listened to for so long, and so much, that it hears the end.
+pub const LINGER_MAX: Duration = Duration::from_secs(2);
+pub const LINGER_BYTES_MAX: usize = 8 << 20;
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// The PROXY protocol header comes with the connection.
 pub const PROXY_HEADER_MAX: Duration = Duration::from_secs(5);

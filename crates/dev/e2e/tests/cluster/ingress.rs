@@ -1,9 +1,14 @@
 //! Ingresses on real nodes: routes, certificates and statuses; and Gateways through the same proxy.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, Scope, contains, eventually};
+use e2e::{Cluster, Load, Scope, contains, eventually};
+use machine::processes::Process;
+
+use crate::{heal, rollout};
 
 const DEMO: &str = include_str!("../../../../../examples/demo.yaml");
 const SITE: &str = "
@@ -169,4 +174,62 @@ pub fn gateways(cluster: &Cluster) -> Result<()> {
     scope.run("delete gateway front")?;
     scope.field_becomes("httproute demo", "{.status.parents}", "[]")?;
     scope.delete()
+}
+
+const SLOW_CLIENTS: usize = 5_000;
+/// A client that says nothing costs its socket and a task; what the program itself takes is many times that.
+const SLOW_CLIENTS_MEGABYTES_MAX: f64 = 64.0;
+
+/// Clients that say nothing, or never finish, and one whose headers are too large, are in nobody's way.
+pub fn slow_clients(cluster: &Cluster) -> Result<()> {
+    let scope = Scope::new(cluster, "slow-clients")?;
+    scope.apply(heal::DEMO)?;
+    scope.rolled_out("demo")?;
+    let node = nodes(&scope)?.swap_remove(0);
+    rollout::open_doors(&scope, std::slice::from_ref(&node))?;
+    let door = SocketAddr::new(node.parse()?, 80);
+    let server = Process::read(&cluster.dir().join("server.pid")).context("no control plane runs")?;
+    let before = resident_megabytes(&server)?;
+    let mut slow = Vec::with_capacity(SLOW_CLIENTS);
+    for index in 0..SLOW_CLIENTS {
+        let mut stream = TcpStream::connect(door).with_context(|| format!("client {index}"))?;
+        if index % 2 == 0 {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: slow.exam")?;
+        }
+        slow.push(stream);
+    }
+    let load = Load::start_over(vec![door], 100, Duration::from_secs(5));
+    too_large(door)?;
+    std::thread::sleep(Duration::from_secs(3));
+    load.stop().lost_nothing(100).context("beside slow clients")?;
+    let after = resident_megabytes(&server)?;
+    println!("{SLOW_CLIENTS} slow clients: {before:.0} MB before, {after:.0} MB with them");
+    ensure!(after - before < SLOW_CLIENTS_MEGABYTES_MAX, "memory grew from {before} MB to {after} MB");
+    let mut first = slow.swap_remove(0);
+    first.write_all(b"ple.com\r\nConnection: close\r\n\r\n")?;
+    ensure!(head(&mut first)?.starts_with("HTTP/1.1 200"), "a slow client is served in the end");
+    scope.delete()
+}
+
+/// A megabyte of headers is answered, not cut off.
+fn too_large(door: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(door)?;
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Large: {}", "x".repeat(1 << 20)).as_bytes())?;
+    let answer = head(&mut stream)?;
+    ensure!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    Ok(())
+}
+
+fn head(stream: &mut TcpStream) -> Result<String> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).context("no answer")?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn resident_megabytes(process: &Process) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().with_context(|| line.to_owned())?;
+    Ok(kib / 1024.0)
 }

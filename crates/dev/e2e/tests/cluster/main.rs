@@ -53,6 +53,7 @@ const SCENARIOS: &[Scenario] = &[
     ("rollout::loses_no_request", rollout::loses_no_request),
     ("ingress::routes_and_certificates", ingress::routes_and_certificates),
     ("ingress::gateways", ingress::gateways),
+    ("ingress::slow_clients", ingress::slow_clients),
     ("workloads_sets::stateful_set", workloads_sets::stateful_set),
     ("workloads_sets::daemon_set", workloads_sets::daemon_set),
     ("autoscale::follows_load", autoscale::follows_load),
