@@ -20,6 +20,10 @@ const NAME_BYTES_MAX: usize = 32;
 const SLOTS: u8 = 16;
 const API_PORT: u16 = 6443;
 const KUBELET_PORT: u16 = 10250;
+/// Health and status of the service proxy, where kube-proxy has them.
+pub const PROXY_PORTS: (u16, u16) = (10256, 10249);
+/// Ports of the machine's further clusters, which would meet the kubelets' ports otherwise.
+const FURTHER_PROXY_PORTS: (u16, u16) = (10512, 10768);
 const NODES_NETWORK: u8 = 80;
 const SERVICES_NETWORK: u8 = 96;
 const PODS_NETWORK: u8 = 112;
@@ -136,6 +140,13 @@ impl Cluster {
 
     pub fn kubelet_port(&self) -> u16 {
         KUBELET_PORT + u16::from(self.slot)
+    }
+
+    /// Health and status of the service proxy of the first node.
+    pub fn proxy_ports(&self) -> (u16, u16) {
+        let (health, status) = FURTHER_PROXY_PORTS;
+        let slot = u16::from(self.slot);
+        if slot == 0 { PROXY_PORTS } else { (health + slot, status + slot) }
     }
 
     pub fn context(&self) -> String {

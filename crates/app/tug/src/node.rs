@@ -118,6 +118,8 @@ pub struct NodeSpec {
     pub address: Ipv4Addr,
     pub paths: NodePaths,
     pub kubelet_port: u16,
+    /// Of the service proxy: health and status.
+    pub proxy_ports: (u16, u16),
     pub facts: Facts,
 }
 
@@ -129,6 +131,7 @@ impl NodeSpec {
             address,
             paths,
             kubelet_port: cluster.kubelet_port(),
+            proxy_ports: cluster.proxy_ports(),
             facts: Facts::of(cluster),
         }
     }
@@ -144,6 +147,8 @@ impl NodeSpec {
             dns_service_ip: self.facts.dns_address,
             dns_port: DNS_PORT,
             resolv_conf: "/etc/resolv.conf".into(),
+            proxy_health_port: self.proxy_ports.0,
+            proxy_status_port: self.proxy_ports.1,
             table: self.paths.table(),
             bridge: self.paths.bridge(),
             vxlan_device: self.paths.vxlan(),

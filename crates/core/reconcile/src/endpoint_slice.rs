@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::plan::{ENDPOINT_SLICES, Op, Plan, difference, to_value};
 use crate::pod::PodView;
-use crate::traffic_distribution::{hints, preference};
+use crate::topology;
+use crate::traffic_distribution::{hints, is_ready, preference};
 
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -41,19 +42,21 @@ pub(crate) struct SliceTemplate {
     pub placeholder: Option<String>,
 }
 
-/// The slices due for a Service with a selector; `pods` are those the selector matches, `zone` tells a node's zone.
+/// The slices due for a Service with a selector; `pods` are those the selector matches, `zone` tells a node's zone, and
+/// `shares` what zones there are, for a Service that wants its endpoints spread over them.
 pub fn plan(
     service: &Service,
     pods: &[Arc<PodView>],
     slices: &[Arc<EndpointSlice>],
     zone: &dyn Fn(&str) -> Option<String>,
+    shares: Option<&topology::Zones>,
 ) -> Plan {
     let spec = service.spec.clone().unwrap_or_default();
     let external = spec.type_.as_deref() == Some("ExternalName");
     if service.metadata.deletion_timestamp.is_some() || external || spec.selector.is_none() {
         return Plan::default();
     }
-    let near = preference(service);
+    let near = preference(service).filter(|_| !topology::is_wanted(service));
     let mut groups: BTreeMap<GroupKey, Group> = BTreeMap::new();
     let families = families(&spec.ip_families, &spec.cluster_ip);
     for family in &families {
@@ -64,6 +67,11 @@ pub fn plan(
             let mut endpoint = endpoint(service, pod, ip, zone);
             endpoint.hints = hints(near, &endpoint);
             groups.entry(key).or_default().endpoints.push(endpoint);
+        }
+        if let Some(shares) = shares.filter(|_| topology::is_wanted(service)) {
+            let groups = groups.iter_mut().filter(|(key, _)| key.0 == *family);
+            let endpoints = groups.flat_map(|(_, group)| &mut group.endpoints);
+            topology::hint(&mut endpoints.filter(|endpoint| is_ready(endpoint)).collect::<Vec<_>>(), shares);
         }
     }
     let template = SliceTemplate {
@@ -335,7 +343,7 @@ mod tests {
         let hints_of = |wanted: Option<&str>, ready: bool| {
             let mut service = service();
             service.spec.as_mut().unwrap().traffic_distribution = wanted.map(str::to_owned);
-            let plan = plan(&service, &[pod(1, 80, ready)], &[], &|node| Some(format!("zone-of-{node}")));
+            let plan = plan(&service, &[pod(1, 80, ready)], &[], &|node| Some(format!("zone-of-{node}")), None);
             let Op::Create { object, .. } = &plan.steps[0].op else { panic!("{plan:?}") };
             object["endpoints"][0]["hints"].clone()
         };
@@ -393,13 +401,13 @@ mod tests {
         let (mut slices, mut next, service) = (Vec::new(), 0, service());
         let zone = |_: &str| Some("z".to_owned());
         let mut check = |pods: &[Arc<PodView>], expected: &[usize], writes: usize| {
-            let wanted = plan(&service, pods, &slices, &zone);
+            let wanted = plan(&service, pods, &slices, &zone, None);
             assert_eq!(wanted.steps.len(), writes, "{wanted:#?}");
             apply(&wanted, &mut slices, &mut next);
             let mut sizes: Vec<usize> = slices.iter().map(|s| s.endpoints.iter().flatten().count()).collect();
             sizes.sort_unstable();
             assert_eq!(sizes, expected);
-            assert!(plan(&service, pods, &slices, &zone).is_empty(), "a second run must change nothing");
+            assert!(plan(&service, pods, &slices, &zone, None).is_empty(), "a second run must change nothing");
         };
         check(&[], &[0], 1);
         let mut pods: Vec<_> = (0..150).map(|number| pod(number, 8080, true)).collect();

@@ -28,6 +28,7 @@ pub mod service_account;
 pub mod statefulset;
 mod statefulset_claims;
 mod statefulset_status;
+pub mod topology;
 mod traffic_distribution;
 pub mod volume;
 

@@ -19,10 +19,15 @@ pub fn preference(service: &Service) -> Option<Preference> {
     }
 }
 
+/// Whether an endpoint gets traffic; one that does not say so does.
+pub fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false)
+}
+
 /// The hints of one endpoint: only ready ones are for anybody. Who prefers its node falls back to its zone.
 pub fn hints(preference: Option<Preference>, endpoint: &Endpoint) -> Option<EndpointHints> {
     let preference = preference?;
-    if endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(false) {
+    if !is_ready(endpoint) {
         return None;
     }
     let for_zones = endpoint.zone.as_ref().map(|zone| vec![ForZone { name: zone.clone() }]);

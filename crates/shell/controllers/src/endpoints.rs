@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use client::{Cached, Change, Hub, Informer, ObjectKey, Queue};
-use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use reconcile::PodView;
 use reconcile::endpoint_slice::{CONTROLLER, MANAGED_BY, SERVICE_NAME};
 use reconcile::endpoints::MIRROR;
 use reconcile::plan::{ENDPOINT_SLICES, ENDPOINTS};
+use reconcile::topology;
 
 use crate::runner::Context;
 use crate::sources::{BY_SERVICE, EndpointSlices, EndpointsObjects, Nodes, Pods, Services};
-
-const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Wakes the Services whose endpoints a pod is, was, or may become.
 fn wake_by_pods(queue: &Queue<ObjectKey>, services: &Informer<Arc<Service>>, pods: &Informer<Arc<PodView>>) {
@@ -79,6 +78,24 @@ fn slices_of(slices: &Informer<Arc<EndpointSlice>>, key: &ObjectKey, manager: &s
     slices.iter().filter(mine).map(|slice| slice.view.clone()).collect()
 }
 
+fn shares(nodes: &Informer<Arc<Node>>) -> Option<topology::Zones> {
+    topology::Zones::of(nodes.list().iter().map(|node| &*node.view))
+}
+
+/// What a zone has changes the hints of every Service that is spread over zones.
+fn wake_by_zones(queue: &Queue<ObjectKey>, services: &Informer<Arc<Service>>, nodes: &Informer<Arc<Node>>) {
+    let (queue, services) = (queue.clone(), services.clone());
+    nodes.subscribe(move |change: &Change<Arc<Node>>| {
+        let (old, new) = (change.old.as_ref().map(|node| &*node.view), change.new.as_ref().map(|node| &*node.view));
+        if topology::facts(old) == topology::facts(new) {
+            return;
+        }
+        for service in services.list().iter().filter(|service| topology::is_wanted(service)) {
+            queue.add(service.key.clone());
+        }
+    });
+}
+
 pub(crate) fn start_slices(context: &Context) {
     let Hubs { services, pods, slices, .. } = Hubs::of(&context.hub);
     let zones = context.hub.informer::<Nodes>();
@@ -86,6 +103,7 @@ pub(crate) fn start_slices(context: &Context) {
     wake_same_name(&queue, &services);
     wake_by_pods(&queue, &services, &pods);
     wake_by_slices(&queue, &slices, CONTROLLER);
+    wake_by_zones(&queue, &services, &zones);
     let writer = Arc::new(context.writer("endpoint-slice-controller").track(ENDPOINT_SLICES, &slices));
     let caches = (services.clone(), pods.clone(), slices.clone(), zones.clone());
     let ready = async move {
@@ -98,10 +116,11 @@ pub(crate) fn start_slices(context: &Context) {
         let plan = services.get_key(&key).map(|service| {
             let (pods, slices) = (selected(&service, &pods, &key.namespace), slices_of(&slices, &key, CONTROLLER));
             let zone = |node: &str| {
-                let zone = zones.get("", node)?.metadata.labels.as_ref()?.get(ZONE)?.clone();
+                let zone = zones.get("", node)?.metadata.labels.as_ref()?.get(topology::ZONE)?.clone();
                 Some(zone)
             };
-            reconcile::endpoint_slice::plan(&service, &pods, &slices, &zone)
+            let shares = topology::is_wanted(&service).then(|| shares(&zones)).flatten();
+            reconcile::endpoint_slice::plan(&service, &pods, &slices, &zone, shares.as_ref())
         });
         let writer = writer.clone();
         async move {

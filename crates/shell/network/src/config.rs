@@ -35,6 +35,9 @@ pub struct NetworkConfig {
     pub dns_port: u16,
     /// File whose nameservers answer what is outside the cluster.
     pub resolv_conf: PathBuf,
+    /// Where load balancers and people ask for the service proxy's health; kube-proxy's ports, on a machine's one cluster.
+    pub proxy_health_port: u16,
+    pub proxy_status_port: u16,
     /// Name of the nftables table.
     pub table: String,
     /// Name of the pod bridge.

@@ -1,25 +1,16 @@
 //! The health checks of load balancers: on a Service's `healthCheckNodePort` each node tells whether it has endpoints.
 
+use crate::plain_http::{self, Answer};
 use netplan::view::Key;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The Services with a health check by their port, with the number of their endpoints on this node.
 pub type Checks = BTreeMap<u16, (Key, usize)>;
-
-/// Longest time that a check may take, and most bytes of its request.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
-const REQUEST_BYTES_MAX: usize = 8 << 10;
-/// Most checks of one port answered at the same time.
-const CONNECTIONS_MAX: usize = 32;
-/// Wait before a port that somebody else holds is tried again.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// Serves the checks on `address` until cancelled, opening and closing ports as `checks` says.
 pub async fn run(address: Ipv4Addr, mut checks: watch::Receiver<Checks>, stop: CancellationToken) {
@@ -37,8 +28,10 @@ pub async fn run(address: Ipv4Addr, mut checks: watch::Receiver<Checks>, stop: C
         for port in wanted.keys() {
             if !open.contains_key(port) {
                 let token = stop.child_token();
-                servers.spawn(serve(SocketAddr::from((address, *port)), checks.clone(), token.clone()));
-                open.insert(*port, token);
+                let (known, port) = (checks.clone(), *port);
+                let answers = Arc::new(move |_: &str| answer(known.borrow().get(&port).cloned()));
+                servers.spawn(plain_http::serve(SocketAddr::from((address, port)), answers, token.clone()));
+                open.insert(port, token);
             }
         }
         tokio::select! {
@@ -49,67 +42,24 @@ pub async fn run(address: Ipv4Addr, mut checks: watch::Receiver<Checks>, stop: C
     }
 }
 
-async fn serve(address: SocketAddr, checks: watch::Receiver<Checks>, stop: CancellationToken) {
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(error) => tracing::warn!(%address, %error, "cannot serve a load balancer's health check, trying again"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(RETRY) => {}
-        }
-    };
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let check = checks.borrow().get(&address.port()).cloned();
-                connections.spawn(tokio::time::timeout(REQUEST_TIME_MAX, answer(stream, check)));
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    }
-}
-
-async fn answer(mut stream: TcpStream, check: Option<(Key, usize)>) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    let mut buffer = [0; 1024];
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < REQUEST_BYTES_MAX {
-        match stream.read(&mut buffer).await? {
-            0 => break,
-            length => request.extend_from_slice(&buffer[..length]),
-        }
-    }
-    stream.write_all(response(check).as_bytes()).await?;
-    stream.shutdown().await
-}
-
 /// As upstream's proxy answers, whatever the path is.
-fn response(check: Option<(Key, usize)>) -> String {
+fn answer(check: Option<(Key, usize)>) -> Answer {
     let (key, count) = check.unwrap_or((Key::new("", ""), 0));
-    let status = if count > 0 { "200 OK" } else { "503 Service Unavailable" };
     let body = serde_json::json!({
         "service": { "namespace": key.namespace, "name": key.name },
         "localEndpoints": count,
         "serviceProxyHealthy": true,
     });
-    let body = body.to_string();
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
-         X-Load-Balancing-Endpoint-Weight: {count}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
+    let headers = format!("X-Load-Balancing-Endpoint-Weight: {count}\r\n");
+    Answer { headers, ..Answer::json(count > 0, &body) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
     async fn get(port: u16) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;

@@ -18,10 +18,12 @@ mod health;
 mod lab;
 mod link;
 mod nft;
+mod plain_http;
 mod policy;
 #[cfg(test)]
 mod probe;
 mod proxy;
+mod proxy_health;
 mod run;
 mod upstreams;
 mod watch;

@@ -6,6 +6,7 @@ use crate::forward::Forwarder;
 use crate::guard::Guards;
 use crate::link::Links;
 use crate::policy::{self, PolicyChange};
+use crate::proxy_health::{self, ProxyHealth};
 use crate::upstreams::SharedUpstreams;
 use crate::watch::{self as watches, Change};
 use crate::{cni, health, nft, proxy};
@@ -19,6 +20,7 @@ use netplan::routes::{Cidr, NodeView, Place, plan};
 use netplan::select::NodeIdentity;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -54,7 +56,11 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
         let sender = sender.clone();
         async move { drop(sender.send(change).await) }
     };
+    let own = Arc::new(ProxyHealth { applied: config.applied.clone(), eligible: AtomicBool::new(true) });
     let node_sink = |name: Option<String>, node: Option<Node>| {
+        if let Some(node) = node.as_ref().filter(|_| name.as_deref() == Some(config.node_name.as_str())) {
+            own.see(node);
+        }
         nodes_sender.send_if_modified(|known| note(known, name, node.as_ref()));
         std::future::ready(())
     };
@@ -78,6 +84,7 @@ pub async fn run(config: NetworkConfig, client: Client, stop: CancellationToken)
         () = watches::upstreams(client.clone(), |servers| upstreams.set(servers)) => {}
         () = proxy::run(state, receiver, config.applied.clone(), checks, guards.clone(), stop.clone()) => {}
         () = health::run(config.node_ip, checked, stop.clone()) => {}
+        () = proxy_health::run(own.clone(), config.proxy_health_port, config.proxy_status_port, stop.clone()) => {}
         () = node.follow(nodes) => {}
         () = stop.cancelled() => {}
     }

@@ -16,6 +16,8 @@ fn config(number: u8, backend: Backend, directory: &std::path::Path) -> NetworkC
         dns_service_ip: [10, 96, 0, 10].into(),
         dns_port: 53,
         resolv_conf: directory.join("resolv.conf"),
+        proxy_health_port: 10256,
+        proxy_status_port: 10249,
         table: "labrun".to_owned(),
         bridge: "lab0".to_owned(),
         vxlan_device: "labvx".to_owned(),

@@ -14,7 +14,7 @@ use pki::tls::{ClientAuthority, ServingCertificate};
 use pki::{JoinToken, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::NodePaths;
+use crate::cluster::{NodePaths, PROXY_PORTS};
 use crate::node::{self, Facts, NodeSpec};
 use crate::{footprint, logging, notify};
 
@@ -94,7 +94,14 @@ async fn serve(options: Options, paths: NodePaths, name: String, address: Ipv4Ad
     let kubeconfig = join::load_or_join(&file, &options.server, options.token.as_ref(), &name, &stop).await?;
     let client = join::client(&kubeconfig).await?;
     let facts = Facts::read(&client, &stop).await?;
-    let spec = NodeSpec { name: name.clone(), address, paths, kubelet_port: options.kubelet_port, facts };
+    let spec = NodeSpec {
+        name: name.clone(),
+        address,
+        paths,
+        kubelet_port: options.kubelet_port,
+        proxy_ports: PROXY_PORTS,
+        facts,
+    };
     let identity = identity(&spec, &kubeconfig, &client)?;
     preparing.await.context("preparing the node panicked")??;
     renew(file, kubeconfig, name, stop.clone());
