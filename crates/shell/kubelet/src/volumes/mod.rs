@@ -137,14 +137,17 @@ fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, String> {
 }
 
 fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> std::io::Result<()> {
-    let fresh = !path.exists();
-    if source.medium.as_deref() == Some("Memory") {
+    let in_memory = source.medium.as_deref() == Some("Memory");
+    let fresh = !path.exists() || (in_memory && !is_mounted(path));
+    if in_memory {
         tmpfs(path, source.size_limit.as_ref().map(podsync::quantity_bytes))?;
     } else {
         fs::create_dir_all(path)?;
     }
     if fresh {
-        let mode = if group.is_some() { 0o2777 } else { 0o777 };
+        // Volumes in memory are born sticky, and stay so.
+        let sticky = fs::metadata(path)?.permissions().mode() & 0o1000;
+        let mode = sticky | if group.is_some() { 0o2777 } else { 0o777 };
         chown(path, None, group)?;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }
@@ -186,4 +189,30 @@ pub fn remove(dir: &Path) -> std::io::Result<()> {
         })?;
     }
     fs::remove_dir_all(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_in_memory_is_sticky_and_its_groups_also_after_the_machine_began_anew() {
+        if !nix::unistd::geteuid().is_root() {
+            return println!("skipped: mounting needs root");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("volume");
+        let mode = |medium: &str, path: &Path| {
+            let source = EmptyDirVolumeSource { medium: Some(medium.to_owned()), size_limit: None };
+            empty_dir(path, &source, Some(7)).unwrap();
+            use std::os::unix::fs::MetadataExt;
+            let facts = fs::metadata(path).unwrap();
+            (facts.mode() & 0o7777, facts.gid())
+        };
+        for _ in 0..2 {
+            assert_eq!(mode("Memory", &path), (0o3777, 7));
+            nix::mount::umount(&path).unwrap();
+        }
+        assert_eq!(mode("", &dir.path().join("disk")), (0o2777, 7));
+    }
 }
