@@ -9,8 +9,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Longest wait for a fresh containerd to answer.
-const START_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for a fresh containerd to answer; one that ends is not waited for. Slow machines need most of it.
+const START_MAX: Duration = Duration::from_secs(90);
 /// Delay between restarts of a containerd that keeps dying.
 const RESTART_DELAY_MAX: Duration = Duration::from_secs(30);
 /// A containerd that lived this long is restarted without delay.

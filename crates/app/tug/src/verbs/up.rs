@@ -1,5 +1,6 @@
 //! `tug up`: makes or starts a cluster in the background and waits until every node is Ready.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,10 @@ use crate::notify::Listener;
 use crate::progress::Progress;
 use crate::verbs::token;
 
-const SERVER_WITHIN: Duration = Duration::from_secs(60);
-const AGENT_WITHIN: Duration = Duration::from_secs(60);
+const SERVER_WITHIN: Duration = Duration::from_secs(180);
+const AGENT_WITHIN: Duration = Duration::from_secs(180);
 const NODES_WITHIN: Duration = Duration::from_secs(120);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 const JOIN_TOKEN_LIFE: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
 /// Lines of a log that are shown when a process ended.
 const LOG_TAIL: usize = 12;
@@ -201,27 +203,44 @@ async fn wait_ready(cluster: &Cluster, client: &Client, progress: &Progress) -> 
     let wanted: Vec<String> = cluster.local_nodes().map(|node| node.name).collect();
     let watch = async {
         let nodes: Api<Node> = Api::all(client.clone());
-        let mut ready = std::collections::BTreeSet::new();
+        let mut ready = BTreeSet::new();
         loop {
-            let mut events = nodes.watch(&WatchParams::default(), "0").await?.boxed();
-            while let Some(event) = events.try_next().await? {
-                if let WatchEvent::Added(node) | WatchEvent::Modified(node) = event {
-                    let name = node.metadata.name.clone().unwrap_or_default();
-                    if is_ready(&node) {
-                        ready.insert(name)
-                    } else {
-                        ready.remove(&name)
-                    };
-                }
-                let done = wanted.iter().filter(|name| ready.contains(*name)).count();
-                progress.detail(&format!("{done} of {}", wanted.len()));
-                if done == wanted.len() {
-                    return anyhow::Ok(());
-                }
+            match look(&nodes, &wanted, &mut ready, progress).await {
+                Ok(true) => return anyhow::Ok(()),
+                Ok(false) => {}
+                // an answer is final; a connection may break while everything starts at once
+                Err(error @ kube::Error::Api(_)) => return Err(error.into()),
+                Err(_) => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
             }
         }
     };
     tokio::time::timeout(NODES_WITHIN, watch).await.context("nodes are not Ready in time")?
+}
+
+/// Follows the nodes until all are ready; `false` when the watch ended before.
+async fn look(
+    nodes: &Api<Node>,
+    wanted: &[String],
+    ready: &mut BTreeSet<String>,
+    progress: &Progress,
+) -> kube::Result<bool> {
+    let mut events = nodes.watch(&WatchParams::default(), "0").await?.boxed();
+    while let Some(event) = events.try_next().await? {
+        if let WatchEvent::Added(node) | WatchEvent::Modified(node) = event {
+            let name = node.metadata.name.clone().unwrap_or_default();
+            if is_ready(&node) {
+                ready.insert(name)
+            } else {
+                ready.remove(&name)
+            };
+        }
+        let done = wanted.iter().filter(|name| ready.contains(*name)).count();
+        progress.detail(&format!("{done} of {}", wanted.len()));
+        if done == wanted.len() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -85,7 +85,7 @@ impl Runtime {
 
     /// Name and version of the runtime, for example `("containerd", "1.6.20")`.
     pub async fn version(&self) -> Result<(String, String), Status> {
-        let request = deadline(cri::VersionRequest { version: "v1".into() }, Duration::from_secs(5));
+        let request = deadline(cri::VersionRequest { version: "v1".into() }, Duration::from_secs(20));
         let reply = self.raw().version(request).await?.into_inner();
         Ok((reply.runtime_name, reply.runtime_version))
     }
