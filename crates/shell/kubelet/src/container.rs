@@ -102,6 +102,7 @@ pub fn resources(node: &Node, pod: &Pod, spec: &Container) -> cri::LinuxContaine
         cpu_shares: limits.cpu_shares,
         memory_limit_in_bytes: limits.memory_bytes.unwrap_or(0),
         oom_score_adj: podsync::oom_score_adj(podsync::qos_class(pod), critical, spec, node.machine.memory_bytes),
+        unified: crate::cgroups::extras(&sandbox::cgroup_parent(node, pod)),
         ..Default::default()
     }
 }

@@ -4,6 +4,7 @@ mod tree;
 mod usage;
 
 use podsync::{CgroupLimits, QosClass};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,22 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Whether this machine has the unified hierarchy only.
 fn unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// What containers below a pod's group get beside their limits, by file. Version 1 has no such files and gets nothing.
+pub fn extras(group: &str) -> HashMap<String, String> {
+    if unified() { extras_in(&Path::new(ROOT).join(group.trim_start_matches('/'))) } else { HashMap::new() }
+}
+
+fn extras_in(group: &Path) -> HashMap<String, String> {
+    let wanted = [
+        // a container that has lost one of its processes is rarely of use: it ends as a whole and is started again
+        ("memory.oom.group", "1"),
+        // Kubernetes' default: no swap, so that a limit of memory is one
+        ("memory.swap.max", "0"),
+    ];
+    let known = wanted.into_iter().filter(|(file, _)| group.join(file).exists());
+    known.map(|(file, value)| (file.to_string(), value.to_string())).collect()
 }
 
 /// The pod's control group path below each hierarchy's root.
@@ -136,4 +153,24 @@ pub fn pods(parent: &str) -> Vec<(String, String)> {
         }
     }
     found.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_of_version_2_end_as_a_whole_and_do_not_swap() {
+        let group = tempfile::tempdir().unwrap();
+        assert!(extras_in(group.path()).is_empty(), "a kernel that cannot");
+        fs::write(group.path().join("memory.oom.group"), "0\n").unwrap();
+        assert_eq!(extras_in(group.path()), HashMap::from([("memory.oom.group".into(), "1".into())]));
+        fs::write(group.path().join("memory.swap.max"), "max\n").unwrap();
+        assert_eq!(extras_in(group.path()).get("memory.swap.max").map(String::as_str), Some("0"));
+    }
+
+    #[test]
+    fn weights_span_the_range_of_version_2() {
+        assert_eq!([2, 102, 204, 1024, 2048, 262_144].map(weight), [1, 4, 8, 39, 79, 10_000]);
+    }
 }

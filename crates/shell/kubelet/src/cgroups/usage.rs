@@ -85,11 +85,8 @@ fn version_2(dir: &Path) -> Option<Usage> {
     let memory = Table::read(dir.join("memory.stat"));
     usage.memory_bytes = match number(dir.join("memory.current")) {
         Some(bytes) => bytes,
-        // the root group has no such file
-        None => {
-            let machine = Table::read("/proc/meminfo".into());
-            machine.get("MemTotal")?.saturating_sub(machine.or_zero("MemFree")) * 1024
-        }
+        // the root group has no such file: as in version 1, what processes and the page cache hold
+        None => memory.get("anon")? + memory.get("file")?,
     };
     usage.working_set_bytes = usage.memory_bytes.saturating_sub(memory.or_zero("inactive_file"));
     usage.rss_bytes = memory.or_zero("anon");
@@ -151,6 +148,9 @@ mod tests {
         assert_eq!((usage.cpu_nanoseconds, usage.cfs_throttled_periods), (1_500_000, 2));
         assert_eq!((usage.memory_bytes, usage.working_set_bytes, usage.rss_bytes), (1000, 700, 600));
         assert_eq!((usage.memory_limit_bytes, usage.processes), (None, Some(3)));
+        fs::remove_file(dir.path().join("memory.current")).unwrap();
+        let root = version_2(dir.path()).unwrap();
+        assert_eq!((root.memory_bytes, root.working_set_bytes), (1000, 700), "the root group");
     }
 
     #[test]
