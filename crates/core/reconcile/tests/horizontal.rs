@@ -308,3 +308,20 @@ fn one_unknown_metric_lets_others_ask_for_more_only() {
         assert_eq!(plan.notes[0].message, why);
     }
 }
+
+#[test]
+fn a_clock_that_goes_back_holds_nothing_for_longer() {
+    let spec = json!({"metrics": [{"type": "External", "external": {"metric": {"name": "load"},
+        "target": {"type": "AverageValue", "averageValue": "10"}}}]});
+    let mut world = World::new(4, spec);
+    let items = |value: &str| Ok(json!({"items": [{"value": value, "timestamp": "2026-01-01T00:00:00Z"}]}));
+    world.answers = vec![items("40")];
+    world.look();
+    world.now -= SignedDuration::from_hours(2);
+    world.answers = vec![items("10")];
+    world.look();
+    assert_eq!(world.scale.replicas, 4);
+    world.now += SignedDuration::from_secs(301);
+    world.look();
+    assert_eq!(world.scale.replicas, 1);
+}

@@ -68,6 +68,16 @@ impl Memory {
             self.started = true;
             self.wishes.push((replicas, now));
         }
+        self.not_after(now);
+    }
+
+    /// Where the clock went back, what was remembered for later happened just now: it must not hold for longer.
+    fn not_after(&mut self, now: Timestamp) {
+        let times = [&mut self.wishes, &mut self.grown, &mut self.shrunk].into_iter().flatten().map(|(_, at)| at);
+        let told = self.told.iter_mut().map(|(.., at)| at);
+        for at in times.chain(told).chain(&mut self.figures_written) {
+            *at = now.min(*at);
+        }
     }
 
     pub(super) fn allow(&mut self, bounds: &Bounds<'_>, current: i32, wish: i32, now: Timestamp) -> Allowed {
