@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
 const INGRESS_USER: &str = "tug:ingress-controller";
 /// Controllers as upstream names their roles.
-const CONTROLLERS: [&str; 25] = [
+const CONTROLLERS: [&str; 26] = [
     "certificate-controller",
     "clusterrole-aggregation-controller",
     "cronjob-controller",
@@ -42,6 +42,7 @@ const CONTROLLERS: [&str; 25] = [
     "replication-controller",
     "root-ca-cert-publisher",
     "service-account-controller",
+    "service-cidrs-controller",
     "service-controller",
     "statefulset-controller",
 ];

@@ -1,5 +1,6 @@
 //! Names, quantities, selectors, Status errors and versions: the vocabulary every other crate shares.
 
+pub mod address_range;
 pub mod cron;
 pub mod field;
 pub mod fields;

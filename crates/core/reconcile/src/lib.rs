@@ -25,6 +25,7 @@ mod pod_template;
 pub mod replicaset;
 pub mod revisions;
 pub mod service_account;
+pub mod service_cidr;
 pub mod statefulset;
 mod statefulset_claims;
 mod statefulset_status;

@@ -26,6 +26,7 @@ resources! {
     CONFIG_MAPS = "v1" "configmaps" "ConfigMap";
     SERVICE_ACCOUNTS = "v1" "serviceaccounts" "ServiceAccount";
     SERVICES = "v1" "services" "Service";
+    SERVICE_CIDRS = "networking.k8s.io/v1" "servicecidrs" "ServiceCIDR";
     ENDPOINTS = "v1" "endpoints" "Endpoints";
     REPLICATION_CONTROLLERS = "v1" "replicationcontrollers" "ReplicationController";
     REPLICA_SETS = "apps/v1" "replicasets" "ReplicaSet";

@@ -6,10 +6,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use access::admission::service::{Range, Ranges};
+use access::admission::service::Ranges;
 use apiserver::{Config, admission};
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use meta::address_range::Range;
 use serde_json::{Value, json};
 use testkit::{AllowAll, MemoryStore, NobodyElse, TestServer};
 
@@ -83,4 +85,26 @@ async fn services_never_share_and_a_restart_remembers() {
     services.delete("a", &DeleteParams::default()).await.unwrap();
     let again = service("d", json!({"clusterIP": "10.98.0.9", "ports": port}));
     services.create(&params, &again).await.unwrap();
+}
+
+#[tokio::test]
+async fn services_may_have_addresses_of_every_range_that_is_ready() {
+    let test = TestServer::start_with(config()).await;
+    let services: Api<Service> = Api::default_namespaced(test.client.clone());
+    let cidrs: Api<ServiceCIDR> = Api::all(test.client.clone());
+    let params = PostParams::default();
+    let wanted = |name: &str| service(name, json!({"clusterIP": "10.99.0.9", "ports": [{"port": 80}]}));
+    let refused = message(services.create(&params, &wanted("a")).await.unwrap_err());
+    let expected = "the provided IP (10.99.0.9) is not in the valid range. The range of valid IPs is 10.98.0.0/24";
+    assert!(refused.contains(expected), "{refused}");
+
+    let cidr = serde_json::from_value(json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.99.0.0/24"]}}));
+    cidrs.create(&params, &cidr.unwrap()).await.unwrap();
+    assert!(services.create(&params, &wanted("a")).await.is_err(), "the range is not ready");
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    cidrs.patch_status("more", &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
+    services.create(&params, &wanted("a")).await.unwrap();
+    let drawn = services.create(&params, &service("b", json!({"ports": [{"port": 80}]}))).await.unwrap();
+    assert!(drawn.spec.unwrap().cluster_ip.unwrap().starts_with("10.98.0."), "the cluster's own range comes first");
 }

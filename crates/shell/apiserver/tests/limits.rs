@@ -6,12 +6,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use access::admission::service::{Range, Ranges};
+use access::admission::service::Ranges;
 use apiserver::{Config, admission};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, PersistentVolumeClaim, Pod, ResourceQuota, ServiceAccount};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use meta::address_range::Range;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

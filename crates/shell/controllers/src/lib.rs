@@ -23,6 +23,7 @@ mod replicaset;
 mod resource_quota;
 mod revisions;
 mod runner;
+mod service_cidr;
 mod sources;
 mod statefulset;
 pub mod trust;
@@ -89,6 +90,7 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("endpoints-controller", endpoints::start_endpoints),
     ("endpointslice-mirroring-controller", endpoints::start_mirror),
     ("service-lb-controller", load_balancer::start),
+    ("service-cidr-controller", service_cidr::start),
     ("resourcequota-controller", resource_quota::start),
     ("persistentvolume-binder-controller", volumes::start_binder),
     ("persistentvolumeclaim-protection-controller", volumes::start_claim_protection),

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Node, PersistentVolumeClaim, Pod, ReplicationController, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reconcile::PodView;
 use reconcile::endpoint_slice::SERVICE_NAME;
@@ -114,6 +115,7 @@ fn service_of(slice: &Cached<Arc<EndpointSlice>>) -> Vec<String> {
 }
 
 owned_source!(Services, Service, Service, std::convert::identity, []);
+owned_source!(ServiceCidrs, ServiceCIDR, ServiceCIDR, std::convert::identity, []);
 owned_source!(Nodes, Node, Node, without_images, []);
 owned_source!(EndpointsObjects, Endpoints, Endpoints, std::convert::identity, []);
 owned_source!(

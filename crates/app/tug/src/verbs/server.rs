@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use access::admission::service::{Range, Ranges};
+use access::admission::service::Ranges;
 use anyhow::{Context, Result, bail};
 use apiserver::ApiServer;
 use apiserver::auth::{Keys, Security};
@@ -163,11 +163,6 @@ fn names(cluster: &Cluster, address: Ipv4Addr) -> Names {
     }
 }
 
-fn range(cidr: &str) -> Result<Range> {
-    let (network, prefix) = cidr.split_once('/').with_context(|| format!("{cidr:?} is no network"))?;
-    Ok(Range { network: network.parse()?, prefix: prefix.parse()? })
-}
-
 async fn open_store(cluster: &Cluster) -> Result<Arc<dyn Store>> {
     match cluster.datastore.split_once('=') {
         None if cluster.datastore == "embedded" => {
@@ -225,7 +220,7 @@ async fn start_api(
     config.bootstrap.extend(ingress::definitions());
     config.bootstrap.push(serde_json::json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [cluster.service_cidr()]}}));
-    let ranges = Ranges { addresses: vec![range(&cluster.service_cidr())?], node_ports: NODE_PORTS };
+    let ranges = Ranges { addresses: vec![cluster.service_cidr().parse()?], node_ports: NODE_PORTS };
     // What fills in comes before what judges.
     config.admission.splice(0..0, apiserver::admission::builtin(ranges));
     config.admission.push(Arc::new(apiserver::admission::quota::ResourceQuota::default()));

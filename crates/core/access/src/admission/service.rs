@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use meta::address_range::{Range, family};
 use meta::{FieldError, FieldErrors, FieldPath};
 use serde_json::{Value, json};
 
@@ -14,66 +15,10 @@ const STATIC_SHARE: u64 = 16;
 const STATIC_MIN: u64 = 16;
 const STATIC_MAX: u64 = 256;
 
-/// A block of addresses, `10.96.0.0/16`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    pub network: IpAddr,
-    pub prefix: u8,
-}
-
-impl Range {
-    fn bits(self) -> u32 {
-        let width: u32 = if self.network.is_ipv4() { 32 } else { 128 };
-        width.saturating_sub(u32::from(self.prefix))
-    }
-
-    fn number(ip: IpAddr) -> u128 {
-        match ip {
-            IpAddr::V4(ip) => u128::from(u32::from(ip)),
-            IpAddr::V6(ip) => u128::from(ip),
-        }
-    }
-
-    /// Addresses that may be given out: without the network's own and, for IPv4, the broadcast address.
-    pub fn size(self) -> u64 {
-        let all = 1_u64.checked_shl(self.bits()).filter(|_| self.bits() < 63).unwrap_or(u64::MAX / 2);
-        all.saturating_sub(if self.network.is_ipv4() { 2 } else { 1 })
-    }
-
-    /// The address at a place, counted from 1.
-    pub fn at(self, place: u64) -> IpAddr {
-        let number = (Self::number(self.network) >> self.bits() << self.bits()) + u128::from(place);
-        match self.network {
-            IpAddr::V4(_) => IpAddr::from(u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes()),
-            IpAddr::V6(_) => IpAddr::from(number.to_be_bytes()),
-        }
-    }
-
-    pub fn contains(self, ip: IpAddr) -> bool {
-        let first = Self::number(self.at(1));
-        let place = Self::number(ip).wrapping_sub(first);
-        ip.is_ipv4() == self.network.is_ipv4() && place < u128::from(self.size())
-    }
-
-    fn family(self) -> &'static str {
-        family(self.network)
-    }
-}
-
-impl std::fmt::Display for Range {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
-    }
-}
-
-fn family(ip: IpAddr) -> &'static str {
-    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
-}
-
 /// What a cluster gives to Services.
 #[derive(Clone, Debug)]
 pub struct Ranges {
-    /// One range, or one per family; the first is the cluster's primary family.
+    /// One range or more of each family; the first is of the cluster's primary family.
     pub addresses: Vec<Range>,
     /// First and last node port.
     pub node_ports: (u16, u16),
@@ -199,7 +144,12 @@ fn keep(spec: &mut Value, old: &Value) {
 /// `ipFamilies` and `ipFamilyPolicy`, from what is given and what the cluster has.
 fn settle_families(spec: &mut Value, ranges: &Ranges, errors: &mut FieldErrors) {
     let path = FieldPath::new("spec");
-    let configured: Vec<&str> = ranges.addresses.iter().map(|range| range.family()).collect();
+    let mut configured: Vec<&str> = Vec::new();
+    for range in &ranges.addresses {
+        if !configured.contains(&range.family()) {
+            configured.push(range.family());
+        }
+    }
     let headless = spec["clusterIP"] == "None" || list(spec, "clusterIPs").first().is_some_and(|ip| ip == "None");
     let selects = spec["selector"].as_object().is_some_and(|selector| !selector.is_empty());
     let given: Vec<String> = list(spec, "ipFamilies").iter().filter_map(Value::as_str).map(str::to_owned).collect();
@@ -256,16 +206,19 @@ fn settle_addresses(
     if ips.first().is_some_and(|ip| ip != "None") || ips.is_empty() {
         let given = json!(ips);
         for (i, family) in families.iter().enumerate() {
-            let Some(range) = ranges.addresses.iter().find(|range| range.family() == family) else { continue };
+            let own: Vec<Range> = ranges.addresses.iter().copied().filter(|range| range.family() == family).collect();
+            if own.is_empty() {
+                continue;
+            }
             match ips.get(i).map(|ip| ip.parse::<IpAddr>()) {
                 Some(Ok(ip)) => {
-                    if let Some(why) = refuse(*range, ip, taken) {
+                    if let Some(why) = refuse(&own, ip, taken) {
                         let why = format!("failed to allocate IP {ip}: {why}");
                         errors.push(FieldError::invalid(&path, given.clone(), why));
                     }
                 }
                 Some(Err(_)) => {}
-                None => match free_address(*range, taken, draw) {
+                None => match own.iter().find_map(|range| free_address(*range, taken, draw)) {
                     Some(ip) => ips.push(ip.to_string()),
                     None => {
                         let why = "failed to allocate a serviceIP: range is full";
@@ -279,9 +232,10 @@ fn settle_addresses(
     set(spec, "clusterIPs", ips);
 }
 
-fn refuse(range: Range, ip: IpAddr, taken: &impl Taken) -> Option<String> {
-    if !range.contains(ip) {
-        return Some(format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"));
+fn refuse(ranges: &[Range], ip: IpAddr, taken: &impl Taken) -> Option<String> {
+    if !ranges.iter().any(|range| range.contains(ip)) {
+        let valid = ranges.iter().map(Range::to_string).collect::<Vec<_>>().join(",");
+        return Some(format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {valid}"));
     }
     taken.address(ip).then(|| "provided IP is already allocated".to_owned())
 }

@@ -62,7 +62,42 @@ pub fn features(cluster: &Cluster) -> Result<()> {
     ))?;
     inside(&scope)?;
     outside(&scope)?;
+    zones(&scope)?;
+    further_range(&scope)?;
     scope.delete()
+}
+
+/// With a zone for each node, every zone keeps its own endpoint.
+fn zones(scope: &Scope<'_>) -> Result<()> {
+    let nodes: Vec<String> = (1..=3).map(|index| scope.cluster.node(index)).collect();
+    for (index, node) in nodes.iter().enumerate() {
+        scope.run(&format!("label node {node} topology.kubernetes.io/zone=z{index}"))?;
+    }
+    scope.run("create service clusterip spread --tcp=80:8080")?;
+    scope.run("annotate service spread service.kubernetes.io/topology-mode=Auto")?;
+    scope.run("set selector service spread app=web")?;
+    for pod in ["web-1", "web-2", "web-3"] {
+        expect(scope, pod, "http://spread/", &|found| found == [pod.to_owned()])?;
+    }
+    scope.run(&format!("label node {} topology.kubernetes.io/zone-", nodes.join(" "))).map(drop)
+}
+
+/// A range beside the cluster's own serves, and stays as long as a Service needs it.
+fn further_range(scope: &Scope<'_>) -> Result<()> {
+    scope.field_becomes("servicecidr kubernetes", "{.status.conditions[?(@.type=='Ready')].status}", "True")?;
+    scope.apply(
+        "{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: more}, spec: {cidrs: [10.251.7.0/24]}}",
+    )?;
+    scope.field_becomes("servicecidr more", "{.status.conditions[?(@.type=='Ready')].status}", "True")?;
+    scope.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: there}, spec: {clusterIP: 10.251.7.9, selector: {number: '3'},
+          ports: [{port: 80, targetPort: http}]}}",
+    )?;
+    expect(scope, "web-1", "http://there/", &|found| found == ["web-3"])?;
+    scope.run("delete servicecidr more --wait=false")?;
+    scope.field_becomes("servicecidr more", "{.status.conditions[?(@.type=='Ready')].reason}", "Terminating")?;
+    scope.run("delete service there")?;
+    scope.run("wait servicecidr/more --for=delete --timeout=30s").map(drop)
 }
 
 /// Which pods answer in eight requests.

@@ -105,6 +105,12 @@ impl Taken for Others<'_> {
     }
 }
 
+fn is_ready(cidr: &Value) -> bool {
+    let conditions = cidr["status"]["conditions"].as_array();
+    let ready = conditions.into_iter().flatten().any(|known| known["type"] == "Ready" && known["status"] == "True");
+    ready && cidr["metadata"]["deletionTimestamp"].is_null()
+}
+
 fn is_service(request: &AdmissionRequest<'_>) -> bool {
     let kind = &request.served.kind;
     let writes = matches!(request.operation, Operation::Create | Operation::Update);
@@ -114,6 +120,20 @@ fn is_service(request: &AdmissionRequest<'_>) -> bool {
 impl ServiceAllocation {
     pub fn new(ranges: Ranges) -> Self {
         Self { ranges, held: Mutex::default() }
+    }
+
+    /// The cluster's own ranges, and those of the ServiceCIDRs that are ready.
+    fn ranges(&self, cidrs: &Objects) -> Ranges {
+        let mut ranges = self.ranges.clone();
+        for cidr in cidrs.values().filter_map(|object| object.value().ok()).filter(|cidr| is_ready(cidr)) {
+            let texts = cidr["spec"]["cidrs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            for range in texts.filter_map(|text| text.parse().ok()) {
+                if !ranges.addresses.contains(&range) {
+                    ranges.addresses.push(range);
+                }
+            }
+        }
+        ranges
     }
 }
 
@@ -130,13 +150,14 @@ impl Admission for ServiceAllocation {
         // Everything committed before this request is seen, so that two Services never hold the same.
         request.engine.cache.wait_current().await?;
         let services = request.engine.snapshot("", "services").objects;
+        let ranges = self.ranges(&request.engine.snapshot("networking.k8s.io", "servicecidrs").objects);
         let owner: Arc<str> = format!("{}/{}", request.namespace, request.name).into();
         let now = Instant::now();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.expire(now);
         held.follow(services);
         let draw = |bound: u64| rand::rng().random_range(0..bound.max(1));
-        service::settle(object, request.old, &self.ranges, &Others(&held, &owner), draw)
+        service::settle(object, request.old, &ranges, &Others(&held, &owner), draw)
             .map_err(|errors| Status::invalid("", "Service", request.name, &errors))?;
         if !request.dry_run {
             held.promise(&owner, object, now);
