@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use crate::conditions::seconds;
+use crate::job::TRACKING;
 use crate::plan::to_value;
 
 pub const FINALIZER: &str = "kubernetes";
@@ -21,6 +23,8 @@ pub struct Report {
     pub remaining: BTreeMap<String, usize>,
     /// Objects left per finalizer they wait for.
     pub finalizers: BTreeMap<String, usize>,
+    /// Pods left that ended, and that nothing holds but their Job, which has not counted them.
+    pub held_by_jobs: usize,
 }
 
 impl Report {
@@ -28,6 +32,49 @@ impl Report {
     pub fn is_done(&self) -> bool {
         self.discovery_failure.is_none() && self.content_failures.is_empty() && self.remaining.is_empty()
     }
+
+    /// Whether other content may go, too, after the pods: it protects or serves them for as long as they run.
+    ///
+    /// Pods that wait for their Job alone have ended. A Job with retries per index keeps a failed pod until there is its
+    /// replacement, which nobody can create any more: the Job has to go first.
+    pub fn may_go_on(&self) -> bool {
+        self.content_failures.is_empty() && self.remaining.values().sum::<usize>() == self.held_by_jobs
+    }
+
+    /// Notes what is left of a collection after its deletion: its `resource.group`, and `gvr` for the message of what
+    /// nobody seems to work on.
+    pub fn note<'a>(
+        &mut self,
+        resource: String,
+        gvr: &str,
+        namespace: &str,
+        left: impl Iterator<Item = &'a ObjectMeta>,
+    ) {
+        let (mut count, mut pending) = (0, false);
+        for meta in left {
+            count += 1;
+            let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+            for finalizer in finalizers {
+                *self.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
+            }
+            let (grace, held) = (meta.deletion_grace_period_seconds.unwrap_or(0), is_held_by_job(meta));
+            self.held_by_jobs += usize::from(held);
+            pending |= held || (grace > 0 && finalizers.is_empty());
+        }
+        if count == 0 {
+            return;
+        }
+        *self.remaining.entry(resource).or_insert(0) += count;
+        if !pending {
+            self.content_failures
+                .push(format!("unexpected items still remain in namespace: {namespace} for gvr: {gvr}"));
+        }
+    }
+}
+
+fn is_held_by_job(meta: &ObjectMeta) -> bool {
+    let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+    meta.deletion_grace_period_seconds == Some(0) && matches!(finalizers, [only] if only == TRACKING)
 }
 
 /// Whether the namespace is being deleted and still waits for its content.
@@ -105,4 +152,41 @@ pub fn status(namespace: &Namespace, report: &Report, now: Timestamp) -> Option<
     let terminating = status.phase.as_deref() == Some("Terminating");
     (conditions != known || !terminating)
         .then(|| json!({ "phase": "Terminating", "conditions": to_value(&conditions) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_pending_or_unexpected() {
+        let (mut report, stuck) =
+            (Report::default(), ObjectMeta { finalizers: Some(vec!["x/y".into()]), ..Default::default() });
+        let ending = ObjectMeta { deletion_grace_period_seconds: Some(30), ..Default::default() };
+        report.note("jobs.batch".into(), "batch/v1, Resource=jobs", "a", [].into_iter());
+        assert!(report.is_done());
+        report.note("pods.".into(), "/v1, Resource=pods", "a", [&ending, &stuck].into_iter());
+        assert!(!report.may_go_on() && report.content_failures.is_empty());
+        report.note("jobs.batch".into(), "batch/v1, Resource=jobs", "a", [&stuck].into_iter());
+        assert_eq!(report.remaining, [("jobs.batch".into(), 1), ("pods.".into(), 2)].into());
+        assert_eq!(report.finalizers, [("x/y".into(), 2)].into());
+        assert_eq!(
+            report.content_failures,
+            ["unexpected items still remain in namespace: a for gvr: batch/v1, Resource=jobs"]
+        );
+    }
+
+    #[test]
+    fn jobs_go_before_pods_that_wait_for_them() {
+        let pod = |grace, finalizer: &str| ObjectMeta {
+            deletion_grace_period_seconds: Some(grace),
+            finalizers: Some(vec![finalizer.to_owned()]),
+            ..Default::default()
+        };
+        for (pod, goes_on) in [(pod(0, TRACKING), true), (pod(30, TRACKING), false), (pod(0, "x/y"), false)] {
+            let mut report = Report::default();
+            report.note("pods.".into(), "/v1, Resource=pods", "a", [&pod].into_iter());
+            assert_eq!((report.may_go_on(), report.is_done()), (goes_on, false), "{pod:?}");
+        }
+    }
 }

@@ -70,11 +70,10 @@ impl Controller {
         let content = served.into_iter().filter(|resource| resource.namespaced && resource.has("delete"));
         let (pods, others): (Vec<Served>, Vec<Served>) =
             content.filter(|r| r.has("list")).partition(|r| r.plural == "pods" && r.group().is_empty());
-        // Other content (NetworkPolicies, Secrets, ...) protects or serves running pods until they are gone.
         for resource in &pods {
             self.empty(resource, namespace, &mut report).await;
         }
-        if report.remaining.is_empty() && report.content_failures.is_empty() {
+        if report.may_go_on() {
             for resource in &others {
                 self.empty(resource, namespace, &mut report).await;
             }
@@ -110,25 +109,8 @@ impl Controller {
             }
         }
         let left = self.list(&path).await?;
-        if left.is_empty() {
-            return Ok(());
-        }
         let name = format!("{}.{}", resource.plural, resource.group());
-        *report.remaining.entry(name).or_insert(0) += left.len();
-        let mut pending = false;
-        for object in &left {
-            let finalizers = object.metadata.finalizers.iter().flatten();
-            for finalizer in finalizers.clone() {
-                *report.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
-            }
-            let grace = object.metadata.deletion_grace_period_seconds.unwrap_or(0);
-            pending |= grace > 0 && finalizers.count() == 0;
-        }
-        if !pending {
-            let message =
-                format!("unexpected items still remain in namespace: {namespace} for gvr: {}", resource.gvr());
-            report.content_failures.push(message);
-        }
+        report.note(name, &resource.gvr(), namespace, left.iter().map(|object| &object.metadata));
         Ok(())
     }
 
