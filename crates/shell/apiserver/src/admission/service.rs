@@ -125,7 +125,7 @@ impl ServiceAllocation {
     /// The cluster's own ranges, and those of the ServiceCIDRs that are ready.
     fn ranges(&self, cidrs: &Objects) -> Ranges {
         let mut ranges = self.ranges.clone();
-        for cidr in cidrs.values().filter_map(|object| object.value().ok()).filter(|cidr| is_ready(cidr)) {
+        for cidr in cidrs.values().filter_map(|object| object.value().ok()).filter(is_ready) {
             let texts = cidr["spec"]["cidrs"].as_array().into_iter().flatten().filter_map(Value::as_str);
             for range in texts.filter_map(|text| text.parse().ok()) {
                 if !ranges.addresses.contains(&range) {
