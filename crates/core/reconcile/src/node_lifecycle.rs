@@ -236,12 +236,15 @@ fn evict(taints: &[Taint], pods: &[Arc<PodView>], pending: &mut Pending, now: Ti
     }
 }
 
-/// Says on a pod why it is about to be deleted, so that its controller and whoever watches can tell.
+/// Says on a pod why it is about to be deleted, so that its controller and whoever watches can tell. A phase is only
+/// written to the pod as it was seen: its node may have returned and told how it really ended.
 fn disrupt(pod: &PodView, reason: &str, message: &str, now: Timestamp, phase: Option<&str>) -> Op {
     let mut status = json!({ "conditions": [{ "type": "DisruptionTarget", "status": "True", "reason": reason,
         "message": message, "lastTransitionTime": seconds(now) }] });
+    let mut metadata = json!({ "uid": pod.uid });
     if let Some(phase) = phase {
         status["phase"] = phase.into();
+        metadata["resourceVersion"] = pod.resource_version.as_str().into();
     }
     Op::Patch {
         resource: PODS,
@@ -249,11 +252,11 @@ fn disrupt(pod: &PodView, reason: &str, message: &str, now: Timestamp, phase: Op
         name: pod.name.clone(),
         subresource: Some("status"),
         kind: PatchKind::Strategic,
-        body: json!({ "metadata": { "uid": pod.uid }, "status": status }),
+        body: json!({ "metadata": metadata, "status": status }),
     }
 }
 
-/// Says that a pod has ended, where its deletion has told why before.
+/// Says that a pod has ended, where its deletion has told why before, and nothing has changed since it was seen.
 fn fail(pod: &PodView) -> Op {
     Op::Patch {
         resource: PODS,
@@ -261,7 +264,8 @@ fn fail(pod: &PodView) -> Op {
         name: pod.name.clone(),
         subresource: Some("status"),
         kind: PatchKind::Strategic,
-        body: json!({ "metadata": { "uid": pod.uid }, "status": { "phase": "Failed" } }),
+        body: json!({ "metadata": { "uid": pod.uid, "resourceVersion": pod.resource_version },
+            "status": { "phase": "Failed" } }),
     }
 }
 
@@ -453,6 +457,7 @@ mod tests {
             Arc::new(PodView {
                 name: name.into(),
                 uid: name.into(),
+                resource_version: format!("as-seen-{name}"),
                 node: node.into(),
                 phase: phase.into(),
                 created: Some(at(100 - age)),
@@ -482,6 +487,8 @@ mod tests {
         for (step, expected) in plan.steps.iter().zip(["evicted", "stranded"]) {
             let Op::Patch { name, body, .. } = &step.op else { panic!("{plan:?}") };
             assert_eq!((name.as_str(), &body["status"]["phase"]), (expected, &json!("Failed")));
+            let seen = pods.iter().find(|pod| pod.name == *name).unwrap().resource_version.as_str();
+            assert_eq!(body["metadata"]["resourceVersion"], seen, "how it ended may have been told since");
         }
         assert_eq!(plan.steps.len(), 2);
     }
