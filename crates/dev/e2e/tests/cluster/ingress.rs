@@ -177,8 +177,9 @@ pub fn gateways(cluster: &Cluster) -> Result<()> {
 }
 
 const SLOW_CLIENTS: usize = 5_000;
-/// A client that says nothing costs its socket and a task; what the program itself takes is many times that.
-const SLOW_CLIENTS_MEGABYTES_MAX: f64 = 64.0;
+/// A client that says nothing costs its task and a little buffer, about 10 KB unoptimised; the process does other things
+/// meanwhile. What a buffer of the largest headers for each would take is more than this.
+const SLOW_CLIENTS_MEGABYTES_MAX: f64 = 200.0;
 
 /// Clients that say nothing, or never finish, and one whose headers are too large, are in nobody's way.
 pub fn slow_clients(cluster: &Cluster) -> Result<()> {
@@ -205,9 +206,9 @@ pub fn slow_clients(cluster: &Cluster) -> Result<()> {
     let after = resident_megabytes(&server)?;
     println!("{SLOW_CLIENTS} slow clients: {before:.0} MB before, {after:.0} MB with them");
     ensure!(after - before < SLOW_CLIENTS_MEGABYTES_MAX, "memory grew from {before} MB to {after} MB");
-    let mut first = slow.swap_remove(0);
-    first.write_all(b"ple.com\r\nConnection: close\r\n\r\n")?;
-    ensure!(head(&mut first)?.starts_with("HTTP/1.1 200"), "a slow client is served in the end");
+    let mut late = slow.swap_remove(SLOW_CLIENTS - 2);
+    late.write_all(b"ple.com\r\nConnection: close\r\n\r\n")?;
+    ensure!(head(&mut late)?.starts_with("HTTP/1.1 200"), "a slow client is served in the end");
     scope.delete()
 }
 
