@@ -7,7 +7,6 @@ use std::time::Duration;
 use access::User;
 use anyhow::{Context, Result};
 use client::{ApiErrorExt, Backoff};
-
 use futures::future::BoxFuture;
 use ingress::{IngressConfig, Serving as IngressServing};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -96,14 +95,12 @@ impl Facts {
     }
 }
 
-/// The ConfigMap with the facts, the right of nodes to read it, and the range of Services as an object.
+/// The ConfigMap with the facts, and the right of nodes to read it.
 pub fn bootstrap_objects(cluster: &Cluster) -> Vec<Value> {
     let facts = serde_json::to_string(&Facts::of(cluster)).unwrap_or_default();
     let meta = |name: &str| json!({"name": name, "namespace": FACTS_NAMESPACE});
     let api = "rbac.authorization.k8s.io";
     vec![
-        json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
-               "spec": {"cidrs": [cluster.service_cidr()]}}),
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(FACTS_NAME), "data": {"facts.json": facts}}),
         json!({"apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": meta(FACTS_NAME),
                "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [FACTS_NAME], "verbs": ["get"]}]}),

@@ -32,7 +32,8 @@ impl Range {
 
     /// The address at a place, counted from 1.
     pub fn at(self, place: u64) -> IpAddr {
-        let number = (Self::number(self.network) >> self.bits() << self.bits()) + u128::from(place);
+        let first = u128::MAX.checked_shl(self.bits()).unwrap_or(0) & Self::number(self.network);
+        let number = first + u128::from(place);
         match self.network {
             IpAddr::V4(_) => IpAddr::from(u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes()),
             IpAddr::V6(_) => IpAddr::from(number.to_be_bytes()),
@@ -91,6 +92,9 @@ mod tests {
             ("10.96.0.0/16", Some(("10.96.0.1", 65_534))),
             ("10.96.3.7/24", Some(("10.96.3.1", 254))),
             ("fd00::/112", Some(("fd00::1", 65_535))),
+            ("0.0.0.0/0", Some(("0.0.0.1", u64::from(u32::MAX) - 1))),
+            ("10.0.0.1/32", Some(("10.0.0.2", 0))),
+            ("::/0", Some(("::1", u64::MAX / 2 - 1))),
             ("10.96.0.0", None),
             ("10.96.0.0/33", None),
             ("x/8", None),
