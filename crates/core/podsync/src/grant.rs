@@ -1,9 +1,12 @@
 //! What the node has granted to a pod: a resize counts from when the node has room for it, and until then the old one does.
 
 use crate::admission::{NodeFacts, room};
-use crate::resources::{bare, same};
+use crate::resources::{Amounts, RESIZABLE, bare, equal, same};
+use crate::whole::{pod_requests, pod_resources};
 use crate::{QosClass, Waiting, all_containers, qos_class};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use meta::quantity::Quantity as Amount;
 use serde_json::{Map, Value, json};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -43,8 +46,11 @@ impl Grant {
                 (own.requests, own.limits) = (known.allocated_resources.clone(), limits);
             }
         }
-        if let (Some(whole), Some(has)) = (&mut grant.pod, &status.resources) {
-            (whole.requests, whole.limits) = (status.allocated_resources.clone(), has.limits.clone());
+        if let (Some(whole), Some(spec), Some(has)) = (&mut grant.pod, &pod.spec, &status.resources) {
+            // what the status shows that the pod does not state comes from its containers
+            let overhead = &spec.overhead;
+            restore(&mut whole.requests, &pod_requests(spec), &status.allocated_resources, overhead);
+            restore(&mut whole.limits, &pod_resources(spec).limits.unwrap_or_default(), &has.limits, overhead);
         }
         grant
     }
@@ -70,6 +76,28 @@ impl Grant {
             }
         }
         Some(pod)
+    }
+}
+
+/// Turns what a pod asks for into what it was granted, where the two would not show as the same. The status shows
+/// amounts with the overhead.
+fn restore(stated: &mut Option<Amounts>, asked: &Amounts, shown: &Option<Amounts>, overhead: &Option<Amounts>) {
+    let Some(stated) = stated else { return };
+    for name in RESIZABLE.into_iter().filter(|name| stated.contains_key(*name)).collect::<Vec<_>>() {
+        match shown.as_ref().and_then(|shown| shown.get(name)) {
+            Some(amount) if asked.get(name).is_none_or(|asked| !equal(asked, amount)) => {
+                let overhead = overhead.as_ref().and_then(|overhead| overhead.get(name));
+                let own = match (amount.0.parse::<Amount>(), overhead.map(|overhead| overhead.0.parse::<Amount>())) {
+                    (Ok(amount), Some(Ok(overhead))) => Quantity((amount - overhead).to_string()),
+                    _ => amount.clone(),
+                };
+                stated.insert(name.to_owned(), own);
+            }
+            Some(_) => {}
+            None => {
+                stated.remove(name);
+            }
+        }
     }
 }
 
@@ -159,6 +187,33 @@ mod tests {
         assert!(!Grant::before(&known).satisfies(&known));
         known.status = None;
         assert!(Grant::before(&known).satisfies(&known), "nothing is known of a pod that has not begun");
+    }
+
+    #[test]
+    fn the_status_remembers_a_grant_of_the_whole() {
+        let pod = |whole: Value| -> Pod {
+            let spec = json!({"resources": whole, "overhead": {"cpu": "1"},
+                "containers": [{"name": "c", "resources": {"requests": {"memory": "1Mi", "e.io/x": "1"}}}]});
+            serde_json::from_value(json!({"spec": spec})).unwrap()
+        };
+        let told = |mut asks: Pod, has: &Pod| {
+            let spec = has.spec.as_ref().unwrap();
+            let (allocated, resources) = (Some(pod_requests(spec)), Some(pod_resources(spec)));
+            let status = json!({"allocatedResources": allocated, "resources": resources});
+            asks.status = serde_json::from_value(status).unwrap();
+            asks
+        };
+        let small = pod(json!({"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}));
+        assert!(Grant::before(&told(small.clone(), &small)).satisfies(&small));
+        for whole in [
+            json!({"requests": {"cpu": "2"}, "limits": {"memory": "1Gi"}}),
+            json!({"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}}),
+            json!({"requests": {"cpu": "1"}, "limits": {"cpu": "1", "memory": "1Gi"}}),
+        ] {
+            let large = pod(whole);
+            let known = told(large.clone(), &small);
+            assert!(!Grant::before(&known).satisfies(&large), "{large:?}");
+        }
     }
 
     #[test]

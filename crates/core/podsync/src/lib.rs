@@ -19,6 +19,7 @@ mod signal;
 mod spec;
 mod status;
 mod status_container;
+mod whole;
 
 pub use action::{Action, KillReason, Plan, WholeRestart};
 pub use admission::{NodeFacts, admit};
@@ -31,7 +32,8 @@ pub use probe::{ProbeKind, ProbeSettings, ProbeTracker, ProbeVerdict};
 pub use qos::{QosClass, oom_score_adj, qos_class};
 pub use resize::{Resize, is_resizing, resizes};
 pub use resources::{
-    CgroupLimits, container_limits, cpu_quota, cpu_shares, pod_limits, pod_total, quantity_bytes, quantity_milli,
+    CgroupLimits, container_limits, cpu_quota, cpu_shares, effective_resources, inherit, pod_limits, pod_total,
+    quantity_bytes, quantity_milli,
 };
 pub use restart::{DEADLINE_MESSAGE, is_past_deadline};
 pub use signal::stop_signal;

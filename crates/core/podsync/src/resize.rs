@@ -1,11 +1,8 @@
 //! In-place resize: which running containers have other resources than their pod asks for, and how they get them.
 
-use crate::resources::{bare, same_amount};
+use crate::resources::{RESIZABLE, effective_resources, same_amount};
 use crate::{ContainerState, Memory, Observed, all_containers, pod_limits};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
-
-/// What can change while a container runs.
-const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 
 /// A container that has to be brought to the resources in the pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,11 +24,11 @@ pub fn resizes(pod: &Pod, observed: &Observed, memory: &Memory) -> Vec<Resize> {
     for (_, container) in all_containers(spec) {
         let running = observed.latest(&container.name).filter(|c| c.state == ContainerState::Running);
         let Some(running) = running else { continue };
-        let wanted = bare(&container.resources);
-        let Some(has) = memory.resources.get(&running.id).filter(|has| !runs_with(has, wanted)) else { continue };
-        let restart = RESIZABLE.into_iter().any(|name| differs(has, wanted, name) && restarts(container, name));
+        let wanted = effective_resources(spec, container);
+        let Some(has) = memory.resources.get(&running.id).filter(|has| !runs_with(has, &wanted)) else { continue };
+        let restart = RESIZABLE.into_iter().any(|name| differs(has, &wanted, name) && restarts(container, name));
         let limit = |r: &ResourceRequirements| r.limits.as_ref()?.get("memory").map(crate::quantity_bytes);
-        let shrinks_to = limit(wanted).filter(|new| limit(has).is_none_or(|old| *new < old));
+        let shrinks_to = limit(&wanted).filter(|new| limit(has).is_none_or(|old| *new < old));
         due.push(Resize { id: running.id.clone(), name: container.name.clone(), restart, shrinks_to });
     }
     due
@@ -94,5 +91,18 @@ mod tests {
         assert!(resizes(&pod("1000m", "1024Mi"), &observed, &memory).is_empty());
         assert!(!resizes(&pod("2", "1Gi"), &observed, &memory)[0].restart);
         assert!(resizes(&pod("1", "2Gi"), &observed, &memory)[0].restart);
+        // what it inherits counts like what it has
+        let mut whole = pod("1", "1Gi");
+        let limits = |memory: &str| serde_json::from_value(json!({"limits": {"cpu": "2", "memory": memory}})).unwrap();
+        whole.spec.as_mut().unwrap().resources = limits("2Gi");
+        let due = resizes(&whole, &observed, &memory).remove(0);
+        assert_eq!((due.restart, due.shrinks_to), (true, Some(2 << 30)));
+        let spec = whole.spec.as_mut().unwrap();
+        let has = effective_resources(spec, &spec.containers[0]);
+        let memory = Memory { resources: [("1".to_string(), has)].into(), ..Default::default() };
+        assert!(resizes(&whole, &observed, &memory).is_empty());
+        whole.spec.as_mut().unwrap().resources = limits("3Gi");
+        let due = resizes(&whole, &observed, &memory).remove(0);
+        assert_eq!((due.restart, due.shrinks_to), (true, None));
     }
 }

@@ -11,6 +11,9 @@ const QUOTA_MIN_US: i64 = 1000;
 const SHARES_MIN: i64 = 2;
 const SHARES_MAX: i64 = 262_144;
 
+/// What can change while a container runs, and what a container inherits from its pod.
+pub(crate) const RESIZABLE: [&str; 2] = ["cpu", "memory"];
+
 /// Limits of one control group; `None` means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CgroupLimits {
@@ -50,17 +53,20 @@ pub(crate) fn same(a: &ResourceRequirements, b: &ResourceRequirements) -> bool {
     lists(&a.requests, &b.requests) && lists(&a.limits, &b.limits)
 }
 
-type Amounts = std::collections::BTreeMap<String, Quantity>;
+pub(crate) type Amounts = std::collections::BTreeMap<String, Quantity>;
 
 /// Whether both lists have the same amount of this resource, or neither has any.
 pub(crate) fn same_amount(a: &Option<Amounts>, b: &Option<Amounts>, name: &str) -> bool {
     let get = |list: &'_ Option<Amounts>| list.as_ref().and_then(|list| list.get(name).cloned());
     match (get(a), get(b)) {
-        (Some(a), Some(b)) => {
-            a == b || matches!((a.0.parse::<Amount>(), b.0.parse::<Amount>()), (Ok(a), Ok(b)) if a == b)
-        }
+        (Some(a), Some(b)) => equal(&a, &b),
         (a, b) => a == b,
     }
+}
+
+/// Whether two quantities are the same amount.
+pub(crate) fn equal(a: &Quantity, b: &Quantity) -> bool {
+    a == b || matches!((a.0.parse::<Amount>(), b.0.parse::<Amount>()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// Thousandths rounded up, for CPU; 0 where the text is no quantity.
@@ -83,16 +89,38 @@ pub fn cpu_quota(milli: i64) -> Option<i64> {
     (milli > 0).then(|| (milli * PERIOD_US / 1000).max(QUOTA_MIN_US))
 }
 
+/// CPU in thousandths, all else in whole units.
+fn plain(name: &str, quantity: &Quantity) -> i64 {
+    if name == "cpu" { quantity_milli(quantity) } else { quantity_bytes(quantity) }
+}
+
 fn value(resources: Option<&ResourceRequirements>, limits: bool, name: &str) -> Option<i64> {
     let resources = resources?;
     let list = if limits { resources.limits.as_ref() } else { resources.requests.as_ref() }?;
-    let quantity = list.get(name)?;
-    Some(if name == "cpu" { quantity_milli(quantity) } else { quantity_bytes(quantity) })
+    list.get(name).map(|quantity| plain(name, quantity))
 }
 
-/// One container's limits.
-pub fn container_limits(container: &Container) -> CgroupLimits {
-    let resources = container.resources.as_ref();
+/// A container's resources with the limits of CPU and memory of its pod, `whole`, where it has none of its own.
+pub fn inherit(whole: Option<&ResourceRequirements>, own: &ResourceRequirements) -> ResourceRequirements {
+    let mut own = own.clone();
+    let limits = whole.and_then(|whole| whole.limits.as_ref()).into_iter().flatten();
+    for (name, limit) in limits.filter(|(name, limit)| RESIZABLE.contains(&name.as_str()) && plain(name, limit) > 0) {
+        if value(Some(&own), true, name).unwrap_or(0) == 0 {
+            own.limits.get_or_insert_default().insert(name.clone(), limit.clone());
+        }
+    }
+    own
+}
+
+/// What a container of the pod runs with: its own resources and what it inherits from the pod's.
+pub fn effective_resources(spec: &PodSpec, container: &Container) -> ResourceRequirements {
+    inherit(spec.resources.as_ref(), bare(&container.resources))
+}
+
+/// The limits of one container of the pod.
+pub fn container_limits(spec: &PodSpec, container: &Container) -> CgroupLimits {
+    let resources = effective_resources(spec, container);
+    let resources = Some(&resources);
     let cpu_limit = value(resources, true, "cpu");
     // a limit without a request is also the request
     let request = value(resources, false, "cpu").or(cpu_limit).unwrap_or(0);
@@ -103,11 +131,12 @@ pub fn container_limits(container: &Container) -> CgroupLimits {
     }
 }
 
-/// A resource of the whole pod: the larger of the running set and the init containers, with the overhead. Requests fall
+/// A resource of the whole pod: what the pod states, else the larger of the running set and the init containers, with the overhead. Requests fall
 /// back to limits; limits count only where every container has one. CPU in thousandths, all else in whole units.
 pub fn pod_total(spec: &PodSpec, name: &str, limits: bool) -> Option<i64> {
-    if let Some(value) = value(spec.resources.as_ref(), limits, name) {
-        return Some(value);
+    let overhead = spec.overhead.as_ref().and_then(|o| o.get(name)).map_or(0, |amount| plain(name, amount));
+    if let Some(whole) = value(spec.resources.as_ref(), limits, name).filter(|whole| !limits || *whole > 0) {
+        return Some(whole + overhead);
     }
     let get = |c: &Container| {
         let own = value(c.resources.as_ref(), limits, name);
@@ -127,8 +156,6 @@ pub fn pod_total(spec: &PodSpec, name: &str, limits: bool) -> Option<i64> {
             peak = peak.max(sidecars + own);
         }
     }
-    let overhead = spec.overhead.as_ref().and_then(|o| o.get(name));
-    let overhead = overhead.map(|q| if name == "cpu" { quantity_milli(q) } else { quantity_bytes(q) }).unwrap_or(0);
     Some((running + sidecars).max(peak) + overhead)
 }
 
@@ -152,5 +179,60 @@ mod tests {
         let other = CgroupLimits { cpu_shares: 5, cpu_quota_us: Some(2000), memory_bytes: None };
         let both = CgroupLimits { cpu_shares: 10, cpu_quota_us: Some(2000), memory_bytes: None };
         assert_eq!((small.covering(other), other.covering(small)), (both, both));
+    }
+
+    fn resources(text: &str) -> serde_json::Value {
+        let list = |text: &str| -> serde_json::Value {
+            let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
+            pairs.map(|(name, amount)| (name.to_owned(), amount.into())).collect::<serde_json::Map<_, _>>().into()
+        };
+        let (requests, limits) = text.split_once('/').unwrap_or((text, ""));
+        serde_json::json!({"requests": list(requests), "limits": list(limits)})
+    }
+
+    /// A pod from "requests / limits" of the whole and of each container.
+    fn spec(whole: &str, containers: &[&str]) -> PodSpec {
+        let one =
+            |(i, text): (usize, &&str)| serde_json::json!({"name": format!("c{i}"), "resources": resources(text)});
+        let containers: Vec<_> = containers.iter().enumerate().map(one).collect();
+        serde_json::from_value(serde_json::json!({"resources": resources(whole), "containers": containers})).unwrap()
+    }
+
+    fn shown(limits: CgroupLimits) -> String {
+        let show = |limit: Option<i64>| limit.map_or("-".to_owned(), |limit| limit.to_string());
+        format!("{} {} {}", limits.cpu_shares, show(limits.cpu_quota_us), show(limits.memory_bytes))
+    }
+
+    #[test]
+    fn a_container_inherits_the_limits_that_it_does_not_have() {
+        // the whole pod; a container; shares, quota and memory of the container's group
+        let table = [
+            ("", "", "2 - -"),
+            ("cpu=1 memory=1Ki / cpu=1 memory=1Ki", "", "1024 100000 1024"),
+            ("cpu=1 / cpu=1", "cpu=500m", "512 100000 -"),
+            ("cpu=1 memory=1Ki / cpu=1 memory=1Ki", "/ cpu=200m", "204 20000 1024"),
+            ("cpu=1 memory=1Ki / cpu=1 memory=1Ki", "cpu=100m / memory=7", "102 100000 7"),
+            ("cpu=1 / cpu=1", "cpu=0 / cpu=0", "2 100000 -"),
+            ("cpu=1 memory=1Ki", "", "2 - -"),
+        ];
+        for (whole, own, expected) in table {
+            let spec = spec(whole, &[own]);
+            assert_eq!(shown(container_limits(&spec, &spec.containers[0])), expected, "{whole}; {own}");
+        }
+    }
+
+    #[test]
+    fn a_pod_has_what_it_states_or_what_its_containers_do() {
+        let table: [(&str, &[&str], &str); 6] = [
+            ("", &["cpu=1 / cpu=1 memory=1Ki", "cpu=1 / cpu=2 memory=1Ki"], "2048 300000 2048"),
+            ("", &["cpu=1 / cpu=1", ""], "1024 - -"),
+            ("cpu=3 / cpu=4", &["cpu=1 / cpu=1 memory=1Ki", "/ memory=1Ki"], "3072 400000 2048"),
+            ("cpu=3 / cpu=4 memory=9", &["", ""], "3072 400000 9"),
+            ("memory=9 / memory=9", &["cpu=1", "cpu=1"], "2048 - 9"),
+            ("/ cpu=0", &["/ cpu=1"], "1024 100000 -"),
+        ];
+        for (whole, containers, expected) in table {
+            assert_eq!(shown(pod_limits(&spec(whole, containers))), expected, "{whole}; {containers:?}");
+        }
     }
 }

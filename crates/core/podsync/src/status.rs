@@ -3,6 +3,7 @@
 use crate::conditions;
 use crate::restart::{DEADLINE_MESSAGE, is_past_deadline, restarts, should_restart};
 use crate::status_container::container_status;
+use crate::whole::{pod_requests, pod_resources};
 use crate::{ContainerKind, ContainerState, Memory, Observed, RESTARTING_ALL, Waiting, all_containers, qos_class};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, HostIP, Pod, PodIP, PodStatus};
@@ -93,11 +94,9 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, pins: &Pins, now:
     status.observed_generation = pod.metadata.generation;
     addresses(&mut status, pod, observed, pins);
     let resizing = crate::is_resizing(pod, observed, memory);
-    if let Some(whole) = &spec.resources {
-        status.allocated_resources.clone_from(&whole.requests);
-        if !resizing || status.resources.is_none() {
-            status.resources = Some(whole.clone());
-        }
+    status.allocated_resources = Some(pod_requests(spec)).filter(|requests| !requests.is_empty());
+    if !resizing || status.resources.is_none() {
+        status.resources = Some(pod_resources(spec)).filter(|has| has.requests.is_some() || has.limits.is_some());
     }
     conditions::set(&mut status, pod, observed, memory, resizing, now);
     status

@@ -2,6 +2,7 @@
 
 use crate::RESTARTING_ALL;
 use crate::resize::runs_with;
+use crate::resources::inherit;
 use crate::restart::{crash_hold, restarts};
 use crate::{Container, ContainerKind, ContainerState as Life, Memory, Observed};
 use jiff::Timestamp;
@@ -136,7 +137,7 @@ pub(crate) fn container_status(
         image_id: latest.map(|c| c.image_id.clone()).unwrap_or_default(),
         container_id: latest.filter(|c| !c.id.is_empty()).map(|c| format!("containerd://{}", c.id)),
         allocated_resources: latest.and_then(|_| spec.resources.as_ref()?.requests.clone()),
-        resources: latest.map(|_| resources(spec, running, memory)),
+        resources: latest.map(|_| resources(pod, spec, running, memory)),
         volume_mounts: volume_mounts(spec),
         stop_signal: latest.and_then(|_| spec.lifecycle.as_ref()?.stop_signal.clone()),
         state: Some(state),
@@ -145,11 +146,19 @@ pub(crate) fn container_status(
     }
 }
 
-/// A resize shows once the container runs with it; one that does not run will start with what it was granted.
-fn resources(spec: &Spec, running: Option<&Container>, memory: &Memory) -> ResourceRequirements {
+/// A resize shows once the container runs with it; one that does not run will start with what it was granted. Limits
+/// that a container inherits from its pod are the pod's to show.
+fn resources(pod: &Pod, spec: &Spec, running: Option<&Container>, memory: &Memory) -> ResourceRequirements {
     let granted = spec.resources.clone().unwrap_or_default();
-    let has = running.and_then(|c| memory.resources.get(&c.id)).filter(|has| !runs_with(has, &granted));
-    has.cloned().unwrap_or(granted)
+    let wanted = inherit(pod.spec.as_ref().and_then(|spec| spec.resources.as_ref()), &granted);
+    let has = running.and_then(|c| memory.resources.get(&c.id)).filter(|has| !runs_with(has, &wanted));
+    let Some(mut has) = has.cloned() else { return granted };
+    let own = granted.limits.unwrap_or_default();
+    if let Some(limits) = &mut has.limits {
+        limits.retain(|name, _| own.contains_key(name));
+    }
+    has.limits = has.limits.filter(|limits| !limits.is_empty());
+    has
 }
 
 fn volume_mounts(spec: &Spec) -> Option<Vec<VolumeMountStatus>> {

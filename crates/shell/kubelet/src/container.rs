@@ -94,14 +94,13 @@ pub async fn config(inputs: &Inputs<'_>) -> Result<cri::ContainerConfig, String>
 
 /// The kernel limits of a container.
 pub fn resources(node: &Node, pod: &Pod, spec: &Container) -> cri::LinuxContainerResources {
-    let limits = podsync::container_limits(spec);
-    let critical = pod.spec.as_ref().and_then(|s| s.priority).is_some_and(|p| p >= 2_000_000_000);
+    let limits = pod.spec.as_ref().map(|whole| podsync::container_limits(whole, spec)).unwrap_or_default();
     cri::LinuxContainerResources {
         cpu_period: 100_000,
         cpu_quota: limits.cpu_quota_us.unwrap_or(0),
         cpu_shares: limits.cpu_shares,
         memory_limit_in_bytes: limits.memory_bytes.unwrap_or(0),
-        oom_score_adj: podsync::oom_score_adj(podsync::qos_class(pod), critical, spec, node.machine.memory_bytes),
+        oom_score_adj: podsync::oom_score_adj(pod, spec, node.machine.memory_bytes),
         unified: crate::cgroups::extras(&sandbox::cgroup_parent(node, pod)),
         ..Default::default()
     }

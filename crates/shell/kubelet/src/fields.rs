@@ -79,9 +79,12 @@ pub fn resource(
         let list = resources.and_then(|r| if limits { r.limits.as_ref() } else { r.requests.as_ref() });
         list.and_then(|l| l.get(name)).and_then(|q| q.0.parse::<Quantity>().ok()).map(|q| i128::from(q.milli_value()))
     };
+    let of_pod = spec.and_then(|spec| spec.resources.as_ref()?.limits.as_ref()?.get(name));
+    let of_pod = of_pod.and_then(|q| q.0.parse::<Quantity>().ok()).map(|q| i128::from(q.milli_value()));
+    let of_pod = of_pod.filter(|milli| *milli > 0 && matches!(name, "cpu" | "memory"));
     let milli: i128 = match list {
-        // an unset limit means that all of the node can be used
-        "limits" => get(true).unwrap_or_else(|| machine.allocatable_milli(name)),
+        // what limits neither the container nor the pod is the node
+        "limits" => get(true).filter(|milli| *milli > 0).or(of_pod).unwrap_or_else(|| machine.allocatable_milli(name)),
         "requests" => get(false).or_else(|| get(true)).unwrap_or(0),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };

@@ -84,7 +84,7 @@ pub fn validate(errors: &mut FieldErrors, container: &Value, path: &FieldPath, p
     environment(errors, container, path);
     mounts(errors, container, &path.child("volumeMounts"), pod);
     rules::one_of(errors, container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]);
-    resources(errors, &container["resources"], &path.child("resources"));
+    resources(errors, &container["resources"], &path.child("resources"), resource_rules::container_name);
     security(errors, &container["securityContext"], &path.child("securityContext"));
 }
 
@@ -289,10 +289,17 @@ fn handler(errors: &mut FieldErrors, value: &Value, path: &FieldPath, kinds: &[&
     }
 }
 
-/// Rules of a ResourceRequirements of a container.
-pub fn resources(errors: &mut FieldErrors, resources: &Value, path: &FieldPath) {
+/// Rules of a ResourceRequirements, whose names `known` checks.
+pub fn resources(
+    errors: &mut FieldErrors,
+    resources: &Value,
+    path: &FieldPath,
+    known: fn(&mut FieldErrors, &str, &FieldPath),
+) {
     for (name, value) in map(resources, "limits").into_iter().flatten() {
-        resource(errors, name, value, &path.child("limits").key(name));
+        let path = path.child("limits").key(name);
+        known(errors, name, &path);
+        resource_rules::amount(errors, name, value, &path);
     }
     let requests = path.child("requests");
     for (name, value) in map(resources, "requests").into_iter().flatten() {
@@ -317,13 +324,8 @@ pub fn resources(errors: &mut FieldErrors, resources: &Value, path: &FieldPath) 
             }
             _ => {}
         }
-        resource_rules::container_name(errors, name, &key);
+        known(errors, name, &key);
     }
-}
-
-fn resource(errors: &mut FieldErrors, name: &str, value: &Value, path: &FieldPath) {
-    resource_rules::container_name(errors, name, path);
-    resource_rules::amount(errors, name, value, path);
 }
 
 fn security(errors: &mut FieldErrors, context: &Value, path: &FieldPath) {

@@ -15,6 +15,7 @@ mod persistentvolumeclaim;
 mod pod;
 mod pod_columns;
 mod pod_defaults;
+mod pod_level;
 mod pod_resize;
 mod pod_rules;
 mod podtemplate;
@@ -34,6 +35,7 @@ pub(crate) use self::pod_defaults::default_template;
 pub use self::pod_resize::resized_pod;
 pub(crate) use self::pod_rules::{tolerations as validate_tolerations, validate_template};
 pub use self::qos::qos_class;
+pub(crate) use self::resource_rules::container_name;
 use crate::kind::Kind;
 
 const V1: (&str, &str) = ("", "v1");

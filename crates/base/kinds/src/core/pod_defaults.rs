@@ -163,7 +163,7 @@ fn default_pod_requests(spec: &mut Value) {
     let Some(limits) = map(spec, "resources.limits").filter(|limits| !limits.is_empty()).cloned() else { return };
     let sums: Map<String, Value> = ["cpu", "memory"]
         .into_iter()
-        .filter_map(|name| Some((name.to_owned(), sum_of_requests(spec, name)?.to_string().into())))
+        .filter_map(|name| Some((name.to_owned(), sum_over_containers(spec, "requests", name)?.to_string().into())))
         .collect();
     let Some(requests) = child(spec, "resources").and_then(|resources| ensure(resources, "requests")) else { return };
     for (name, amount) in sums.into_iter().chain(limits) {
@@ -171,10 +171,10 @@ fn default_pod_requests(spec: &mut Value) {
     }
 }
 
-/// What the containers of a pod ask for together: the larger of all running ones and of each init container with the
-/// sidecars before it.
-fn sum_of_requests(spec: &Value, name: &str) -> Option<Quantity> {
-    let amount = |container: &Value| Quantity::from_value(&container["resources"]["requests"][name]).ok();
+/// The `requests` or `limits` of the containers of a pod together: the larger of all running ones and of each init
+/// container with the sidecars before it.
+pub fn sum_over_containers(spec: &Value, side: &str, name: &str) -> Option<Quantity> {
+    let amount = |container: &Value| Quantity::from_value(&container["resources"][side][name]).ok();
     let containers = spec["containers"].as_array().into_iter().flatten().filter_map(amount);
     let mut running: Option<Quantity> = containers.reduce(|sum, next| sum + next);
     let (mut sidecars, mut peak) = (None::<Quantity>, None::<Quantity>);

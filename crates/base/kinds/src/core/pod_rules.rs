@@ -6,6 +6,7 @@ use meta::{FieldError, FieldErrors, FieldPath, labels, names};
 use serde_json::Value;
 
 use super::container_rules::{self as container, Pod};
+use super::pod_level;
 use crate::json::{flag, has, is_empty, list, map, remove, set, text};
 use crate::rules;
 
@@ -64,6 +65,7 @@ pub fn validate_pod_spec(spec: &Value, path: &FieldPath) -> FieldErrors {
     tolerations(&mut errors, spec, &path.child("tolerations"));
     host_aliases(&mut errors, spec, &path.child("hostAliases"));
     spread(&mut errors, spec, &path.child("topologySpreadConstraints"));
+    pod_level::validate(&mut errors, spec, &path.child("resources"));
     errors
 }
 

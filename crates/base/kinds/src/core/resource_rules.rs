@@ -7,6 +7,8 @@ use serde_json::Value;
 use crate::rules::{self, NOT_NEGATIVE};
 
 const CONTAINER: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+/// Any size of huge pages comes after its prefix.
+const POD: [&str; 3] = ["cpu", "hugepages-", "memory"];
 const QUOTA: [&str; 19] = [
     "cpu",
     "memory",
@@ -80,6 +82,15 @@ pub fn container_name(errors: &mut FieldErrors, resource: &str, path: &FieldPath
         }
     } else if !is_native(resource) && !is_extended(resource) {
         errors.push(FieldError::invalid(path, resource, "doesn't follow extended resource name standard"));
+    }
+}
+
+/// The name of a resource that a pod as a whole may ask for.
+pub fn pod_name(errors: &mut FieldErrors, resource: &str, path: &FieldPath) {
+    let before = errors.len();
+    name(errors, resource, path);
+    if errors.len() == before && !POD.contains(&resource) && !resource.starts_with("hugepages-") {
+        errors.push(FieldError::not_supported(path, resource, &POD));
     }
 }
 

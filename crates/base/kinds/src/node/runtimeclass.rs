@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::V1;
 use crate::columns;
-use crate::core::{validate_resources, validate_tolerations};
+use crate::core::{container_name, validate_resources, validate_tolerations};
 use crate::json::{list, text};
 use crate::kind::{Column, Kind};
 use crate::rules;
@@ -35,7 +35,7 @@ fn validate(class: &Value) -> FieldErrors {
     let mut errors = Vec::new();
     rules::required_name(&mut errors, &FieldPath::new("handler"), text(class, "handler"), names::dns_label);
     let overhead = json!({"limits": class["overhead"]["podFixed"]});
-    validate_resources(&mut errors, &overhead, &FieldPath::new("overhead"));
+    validate_resources(&mut errors, &overhead, &FieldPath::new("overhead"), container_name);
     let (scheduling, path) = (&class["scheduling"], FieldPath::new("scheduling"));
     errors.extend(validate_labels(&scheduling["nodeSelector"], &path.child("nodeSelector")));
     let path = path.child("tolerations");

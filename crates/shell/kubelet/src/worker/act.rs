@@ -4,7 +4,7 @@ use super::Worker;
 use crate::operations::{self, Failure, Start, Stop};
 use client::EventKind;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use podsync::{Action, CgroupLimits, ContainerKind, ContainerState, KillReason};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +16,11 @@ pub(super) enum Done {
     Stopped(String),
     Resized(String, ResourceRequirements, Result<(), String>),
     PodResized(CgroupLimits, Result<(), String>),
+}
+
+/// What the container runs with once it has been made or resized.
+fn resources(pod: &Pod, container: &Container) -> ResourceRequirements {
+    pod.spec.as_ref().map(|spec| podsync::effective_resources(spec, container)).unwrap_or_default()
 }
 
 impl Worker {
@@ -59,7 +64,7 @@ impl Worker {
             let (node, pod) = (self.node.clone(), self.pod.clone());
             self.operations.spawn(async move {
                 let result = operations::resize(&node, &pod, &spec, &due.id, due.shrinks_to, &between).await;
-                Done::Resized(due.id, spec.resources.unwrap_or_default(), result)
+                Done::Resized(due.id, resources(&pod, &spec), result)
             });
         }
     }
@@ -99,7 +104,7 @@ impl Worker {
                 let sandbox_attempt =
                     self.observed.sandboxes.iter().find(|s| s.id == sandbox_id).map_or(0, |s| s.attempt);
                 let (init, ips) = (matches!(kind, ContainerKind::Init | ContainerKind::Sidecar), self.ips());
-                let resources = spec.resources.clone().unwrap_or_default();
+                let resources = resources(&pod, &spec);
                 let debugs = self.debugged(&name);
                 let start = Start { node, pod, spec, init, attempt, sandbox_id, sandbox_attempt, ips, debugs };
                 self.operations.spawn(async move { Done::Started(name, resources, start.run().await) });

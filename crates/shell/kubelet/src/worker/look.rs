@@ -97,7 +97,8 @@ impl Worker {
                 }
                 self.memory.ready.insert(container.id.clone(), old.ready);
                 if let Some(has) = &old.resources {
-                    self.memory.resources.insert(container.id.clone(), has.clone());
+                    let has = podsync::inherit(status.resources.as_ref(), has);
+                    self.memory.resources.insert(container.id.clone(), has);
                 }
             }
         }
