@@ -343,7 +343,7 @@ fn keep_node(
     let mut running = Vec::new();
     for pod in present {
         let told = format!("daemon pod {}/{} on node {node}, will try to", pod.namespace, pod.name);
-        match pod.phase.as_str() {
+        match pod.phase {
             "Failed" => {
                 let generation = scene.set.status.as_ref().and_then(|status| status.observed_generation);
                 let key = (format!("{}/{}", scene.owner.uid, generation.unwrap_or(0)), node.to_owned());

@@ -36,7 +36,7 @@ pub struct Scale {
 pub fn selects(budget: &PodDisruptionBudget, pod: &PodView) -> bool {
     let selector = budget.spec.as_ref().and_then(|spec| selector_of(spec.selector.as_ref()?));
     budget.metadata.namespace.as_deref() == Some(&pod.namespace)
-        && selector.is_some_and(|selector| selector.matches(&pod.labels))
+        && selector.is_some_and(|selector| selector.matches(&*pod.labels))
 }
 
 /// Whether the budget is a share of what the controllers are to have, so that their scales have to be known.

@@ -22,6 +22,7 @@ pub mod plan;
 pub mod pod;
 pub mod pod_cidr;
 mod pod_template;
+mod pool;
 pub mod replicaset;
 pub mod revisions;
 pub mod service_account;

@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn pods_are_collected_with_their_node_and_beyond_the_limit() {
-        let pod = |name: &str, node: &str, phase: &str, age: i64, deleting: bool| {
+        let pod = |name: &str, node: &str, phase: &'static str, age: i64, deleting: bool| {
             Arc::new(PodView {
                 name: name.into(),
                 uid: name.into(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use meta::labels::Selector;
+use meta::labels::{Labels, Selector};
 use serde_json::{Value, json};
 
 use crate::plan::{Op, Resource, to_value};
@@ -100,9 +100,14 @@ impl Owner {
         (owned, patches)
     }
 
+    /// Whether the selector, where there is one, takes these labels.
+    pub fn selects(&self, labels: &impl Labels) -> bool {
+        self.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+    }
+
     /// What is to be done about one candidate.
     pub fn judge<D: Dependent>(&self, resource: Resource, candidate: &D) -> Claim {
-        let matches = || self.selector.as_ref().is_some_and(|selector| selector.matches(&candidate.labels()));
+        let matches = || self.selects(&candidate.labels());
         let patch = |owners: Value| {
             let (name, uid) = candidate.identity();
             let body = json!({ "metadata": { "uid": uid, "ownerReferences": owners } });

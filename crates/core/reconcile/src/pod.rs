@@ -1,12 +1,14 @@
 //! The small view of a Pod that all controllers share.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Affinity, PersistentVolumeClaimTemplate, Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::job::facts::JobFacts;
+use crate::pool::Pool;
 
 /// A pod as controllers see it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,7 +17,8 @@ pub struct PodView {
     pub name: String,
     pub uid: String,
     pub resource_version: String,
-    pub labels: BTreeMap<String, String>,
+    /// Shared with all pods that have the same.
+    pub labels: Arc<BTreeMap<String, String>>,
     pub owners: Vec<OwnerReference>,
     pub created: Option<Timestamp>,
     pub deletion: Option<Timestamp>,
@@ -29,7 +32,8 @@ pub struct PodView {
     pub ephemeral: Vec<(String, PersistentVolumeClaimTemplate)>,
     /// Its kubelet is done with it, or it was deleted by force.
     pub shut_down: bool,
-    pub phase: String,
+    /// The API's name of the phase; empty before there is one.
+    pub phase: &'static str,
     pub ready: bool,
     /// When the Ready condition last changed.
     pub ready_since: Option<Timestamp>,
@@ -98,7 +102,7 @@ impl PodView {
             name: meta.name.unwrap_or_default(),
             uid: meta.uid.unwrap_or_default(),
             resource_version: meta.resource_version.unwrap_or_default(),
-            labels: meta.labels.unwrap_or_default(),
+            labels: shared(meta.labels.unwrap_or_default()),
             daemon: owners.iter().any(|owner| owner.controller == Some(true) && owner.kind == "DaemonSet"),
             owners,
             created: meta.creation_timestamp.map(|time| time.0),
@@ -109,7 +113,7 @@ impl PodView {
             claims,
             ephemeral,
             shut_down,
-            phase: status.phase.unwrap_or_default(),
+            phase: phase(status.phase.as_deref().unwrap_or_default()),
             restarts: status.container_statuses.iter().flatten().map(|c| c.restart_count).max().unwrap_or(0),
             deletion_cost: cost.and_then(|cost| cost.parse().ok()).unwrap_or(0),
             ips,
@@ -122,7 +126,7 @@ impl PodView {
 
     /// Succeeded or Failed: it will never run again.
     pub fn is_finished(&self) -> bool {
-        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+        matches!(self.phase, "Succeeded" | "Failed")
     }
 
     /// Counts as a replica: neither finished nor being deleted.
@@ -145,6 +149,23 @@ impl PodView {
 
     pub fn controller(&self) -> Option<&OwnerReference> {
         self.owners.iter().find(|owner| owner.controller == Some(true))
+    }
+}
+
+/// One copy of the same labels: the many pods of one template cost neither their memory nor a look at each.
+fn shared(labels: BTreeMap<String, String>) -> Arc<BTreeMap<String, String>> {
+    static LABELS: LazyLock<Mutex<Pool<BTreeMap<String, String>>>> = LazyLock::new(Mutex::default);
+    LABELS.lock().unwrap_or_else(PoisonError::into_inner).share(labels)
+}
+
+fn phase(name: &str) -> &'static str {
+    match name {
+        "" => "",
+        "Pending" => "Pending",
+        "Running" => "Running",
+        "Succeeded" => "Succeeded",
+        "Failed" => "Failed",
+        _ => "Unknown",
     }
 }
 

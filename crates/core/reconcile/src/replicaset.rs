@@ -1,7 +1,7 @@
 //! ReplicaSet and ReplicationController: keep the wanted number of pods, delete the least valuable first.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,36 +58,46 @@ pub struct Survey {
     next_available: Option<Timestamp>,
 }
 
-/// Looks at each pod once, and keeps none: a set has thousands of them. `pods` are those that the set owns and those of
-/// its namespace that nobody controls.
-pub fn survey(resource: Resource, set: &ReplicaSet, pods: &[Arc<PodView>], now: Timestamp) -> Survey {
+/// Looks at each pod once, and keeps none: a set has thousands of them. `owned` are those whose controlling owner has the
+/// uid of the set, `orphans` those of its namespace that nobody controls.
+pub fn survey<'a>(
+    resource: Resource,
+    set: &ReplicaSet,
+    owned: impl IntoIterator<Item = &'a PodView>,
+    orphans: impl IntoIterator<Item = &'a PodView>,
+    now: Timestamp,
+) -> Survey {
     let (owner, spec) = (owner_of(resource, set), set.spec.as_ref());
     let min_ready = min_ready(set);
-    // What the selector demands, every pod that is owned has.
-    let demanded = spec.and_then(|spec| spec.selector.match_labels.as_ref());
-    let labels = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.labels.as_ref());
-    let labels: Vec<_> = labels
-        .into_iter()
-        .flatten()
-        .filter(|(key, value)| demanded.and_then(|demanded| demanded.get(*key)) != Some(*value))
-        .collect();
+    let wanted = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.labels.as_ref());
     let mut survey = Survey::default();
-    for pod in pods {
-        match owner.judge(PODS, &**pod) {
-            Claim::Owned => {}
-            // Finished pods are neither adopted nor released; what they were stays readable on them.
-            Claim::Patch(patch) if !pod.is_finished() => {
-                survey.patches.push(patch);
-                continue;
+    // Finished pods are neither adopted nor released; what they were stays readable on them.
+    let mut judge = |pod: &PodView| match owner.judge(PODS, pod) {
+        Claim::Patch(patch) if !pod.is_finished() => survey.patches.push(patch),
+        _ => {}
+    };
+    orphans.into_iter().for_each(&mut judge);
+    // Pods of one template share their labels, so that those of the pod before say it all: matched, and as in the template.
+    let mut last: Option<(&Arc<BTreeMap<String, String>>, bool, bool)> = None;
+    for pod in owned {
+        let (matches, labelled) = match last {
+            Some((labels, matches, labelled)) if Arc::ptr_eq(labels, &pod.labels) => (matches, labelled),
+            _ => {
+                let has = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
+                (owner.selects(&*pod.labels), wanted.into_iter().flatten().all(has))
             }
-            _ => continue,
+        };
+        last = Some((&pod.labels, matches, labelled));
+        if !matches {
+            judge(pod);
+            continue;
         }
         if !pod.is_active() {
             survey.terminating += usize::from(!pod.is_finished());
             continue;
         }
         survey.active += 1;
-        survey.labelled += usize::from(labels.iter().all(|(key, value)| pod.labels.get(*key) == Some(*value)));
+        survey.labelled += usize::from(labelled);
         survey.ready += usize::from(pod.ready);
         if pod.is_available(min_ready, now) {
             survey.available += 1;
@@ -102,12 +112,12 @@ fn min_ready(set: &ReplicaSet) -> i32 {
     set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
 }
 
-/// What to create, delete, adopt and release. `related` counts active pods per node over all sets of the same owner:
-/// scaling down thins out the fullest nodes first.
+/// What to create, delete, adopt and release. Only scaling down asks for the pods that are `owned` and for `related`, the
+/// active pods per node over all sets of the same owner: it thins out the fullest nodes first.
 pub fn plan(
     resource: Resource,
     set: &ReplicaSet,
-    pods: &[Arc<PodView>],
+    owned: impl FnOnce() -> Vec<Arc<PodView>>,
     survey: &Survey,
     related: impl FnOnce() -> HashMap<String, usize>,
     now: Timestamp,
@@ -134,9 +144,8 @@ pub fn plan(
             .collect();
     } else if survey.active > wanted {
         let surplus = (survey.active - wanted).min(BURST_PODS_MAX);
-        let uid = set.metadata.uid.as_deref();
-        let owned = |pod: &&Arc<PodView>| pod.controller().map(|owner| owner.uid.as_str()) == uid;
-        let active = pods.iter().filter(|pod| pod.is_active()).filter(owned).collect();
+        let owned = owned();
+        let active = owned.iter().filter(|pod| pod.is_active()).collect();
         plan.batch = ranked_for_deletion(active, &related(), min_ready(set), now)
             .into_iter()
             .take(surplus)
@@ -173,7 +182,7 @@ fn ranked_for_deletion<'a>(
     min_ready_seconds: i32,
     now: Timestamp,
 ) -> Vec<&'a Arc<PodView>> {
-    let phase = |pod: &PodView| match pod.phase.as_str() {
+    let phase = |pod: &PodView| match pod.phase {
         "Pending" | "" => 0,
         "Unknown" => 1,
         _ => 2,
@@ -279,7 +288,7 @@ mod tests {
             uid: name.into(),
             node: "n".into(),
             phase: "Running".into(),
-            labels: [("app".to_owned(), label.to_owned())].into(),
+            labels: Arc::new([("app".to_owned(), label.to_owned())].into()),
             owners: owner.into_iter().collect(),
             created: Some(at(0)),
             ..PodView::default()
@@ -301,7 +310,11 @@ mod tests {
 
     fn planned_for(set: &ReplicaSet, pods: &[Arc<PodView>]) -> Plan {
         let (now, related) = (at(1000), || HashMap::from([("full".to_owned(), 5)]));
-        plan(REPLICA_SETS, set, pods, &survey(REPLICA_SETS, set, pods, now), related, now)
+        let owner = |pod: &PodView| pod.controller().map(|owner| owner.uid.clone());
+        let owned: Vec<_> = pods.iter().filter(|pod| owner(pod) == set.metadata.uid).cloned().collect();
+        let orphans = pods.iter().filter(|pod| owner(pod).is_none());
+        let seen = survey(REPLICA_SETS, set, owned.iter().map(|pod| &**pod), orphans.map(|pod| &**pod), now);
+        plan(REPLICA_SETS, set, || owned.clone(), &seen, related, now)
     }
 
     fn planned(replicas: i32, pods: Vec<PodView>) -> Vec<String> {

@@ -137,7 +137,7 @@ impl Object {
     /// Whether this budget selects the pod.
     pub fn selects(&self, pod: &PodView) -> bool {
         let View::Budget(_, budget) = &self.view else { return false };
-        budget.selector.as_ref().is_some_and(|selector| selector.matches(&pod.labels))
+        budget.selector.as_ref().is_some_and(|selector| selector.matches(&*pod.labels))
     }
 
     /// The uid of the controlling owner.

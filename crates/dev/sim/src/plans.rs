@@ -13,6 +13,7 @@ use reconcile::disruption::{Scale, needs_scale, scale_failed, stale_disruption};
 use reconcile::job::{State, is_finished, orphans};
 use reconcile::node_lifecycle::collect_pods;
 use reconcile::plan::{Op, Plan, REPLICA_SETS};
+use reconcile::replicaset::Survey;
 use reconcile::revisions::Revision;
 use reconcile::{PodView, cronjob, daemonset, deployment, disruption, node_lifecycle, replicaset, statefulset};
 
@@ -76,15 +77,19 @@ impl Manager {
     fn plan_replica_set(&self, object: &Object, work: &mut Work, now: Timestamp) -> Option<Plan> {
         let set = object.replica_set()?;
         if work.stage > 0 {
-            let survey = work.survey.take();
-            let survey = survey.unwrap_or_else(|| replicaset::survey(REPLICA_SETS, set, &self.pods(object), now));
+            let survey = work.survey.take().unwrap_or_else(|| self.survey(object, set, now));
             return Some(replicaset::status(REPLICA_SETS, set, &survey, None, now));
         }
-        let pods = self.pods(object);
-        let survey = replicaset::survey(REPLICA_SETS, set, &pods, now);
-        let plan = replicaset::plan(REPLICA_SETS, set, &pods, &survey, || self.related(object), now);
+        let survey = self.survey(object, set, now);
+        let owned = || self.caches.owned("Pod", object.uid()).filter_map(|pod| pod.pod().cloned()).collect();
+        let plan = replicaset::plan(REPLICA_SETS, set, owned, &survey, || self.related(object), now);
         work.survey = plan.is_empty().then_some(survey);
         Some(plan)
+    }
+
+    fn survey(&self, object: &Object, set: &ReplicaSet, now: Timestamp) -> Survey {
+        let views = |uid| self.caches.owned("Pod", uid).filter_map(|pod| pod.pod()).map(|pod| &**pod);
+        replicaset::survey(REPLICA_SETS, set, views(object.uid()), views(""), now)
     }
 
     /// Active pods per node of all sets of this set's owner.

@@ -114,7 +114,8 @@ type Subscriber<V> = Box<dyn Fn(&Change<V>) + Send + Sync>;
 
 struct State<V> {
     objects: HashMap<String, HashMap<String, Arc<Cached<V>>>>,
-    indexes: Vec<HashMap<String, HashSet<ObjectKey>>>,
+    /// For each index, the objects under each value: a look at thousands of them searches for none.
+    indexes: Vec<HashMap<String, HashMap<ObjectKey, Arc<Cached<V>>>>>,
 }
 
 pub(crate) struct Shared<V> {
@@ -178,8 +179,7 @@ impl<V: Send + Sync + 'static> Informer<V> {
             return Vec::new();
         };
         let state = self.read();
-        let Some(keys) = state.indexes[position].get(value) else { return Vec::new() };
-        keys.iter().filter_map(|key| state.objects.get(&key.namespace)?.get(&key.name).cloned()).collect()
+        state.indexes[position].get(value).map(|found| found.values().cloned().collect()).unwrap_or_default()
     }
 
     pub fn len(&self) -> usize {
@@ -278,15 +278,17 @@ impl<V: Send + Sync + 'static> Informer<V> {
         };
         for (index, table) in self.shared.indexes.iter().zip(&mut state.indexes) {
             for value in old.iter().flat_map(|old| (index.values)(old)) {
-                if let Some(keys) = table.get_mut(&value) {
-                    keys.remove(key);
-                    if keys.is_empty() {
+                if let Some(found) = table.get_mut(&value) {
+                    found.remove(key);
+                    if found.is_empty() {
                         table.remove(&value);
                     }
                 }
             }
-            for value in new.iter().flat_map(|new| (index.values)(new)) {
-                table.entry(value).or_default().insert(key.clone());
+            if let Some(new) = &new {
+                for value in (index.values)(new) {
+                    table.entry(value).or_default().insert(key.clone(), new.clone());
+                }
             }
         }
         old

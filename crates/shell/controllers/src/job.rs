@@ -81,7 +81,7 @@ fn wake_job_of(queue: &Queue<ObjectKey>, jobs: &Informer<Arc<Job>>, pod: &Cached
         None => {
             for job in jobs.list_namespace(&pod.key.namespace) {
                 let selector = job.spec.as_ref().and_then(|spec| selector_of(spec.selector.as_ref()?));
-                if selector.is_some_and(|selector| selector.matches(&pod.labels)) {
+                if selector.is_some_and(|selector| selector.matches(&*pod.labels)) {
                     queue.add_after(job.key.clone(), PODS_BATCH);
                 }
             }

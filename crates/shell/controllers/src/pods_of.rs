@@ -55,7 +55,7 @@ fn wake_set_of<S: Selects + Send + Sync + 'static>(
         None => {
             for set in sets.list_namespace(&pod.key.namespace) {
                 let selector = set.selector().and_then(selector_of);
-                if selector.is_some_and(|selector| selector.matches(&pod.labels)) {
+                if selector.is_some_and(|selector| selector.matches(&*pod.labels)) {
                     queue.add(set.key.clone());
                 }
             }

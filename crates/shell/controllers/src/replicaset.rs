@@ -9,12 +9,12 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use reconcile::PodView;
 use reconcile::conditions::seconds;
 use reconcile::plan::{PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, Resource};
-use reconcile::replicaset::{plan, status, survey};
+use reconcile::replicaset::{Survey, plan, status, survey};
 
 use crate::apply::{ApplyError, Writer};
-use crate::pods_of::{candidates, wake_sets};
+use crate::pods_of::wake_sets;
 use crate::runner::{Context, Outcome};
-use crate::sources::{BY_OWNER, Pods, ReplicaSets, ReplicationControllers};
+use crate::sources::{BY_OWNER, ORPHANS, Pods, ReplicaSets, ReplicationControllers};
 
 pub(crate) fn start_replica_sets(context: &Context) {
     start::<ReplicaSets>(context, "replicaset-controller", REPLICA_SETS);
@@ -58,10 +58,8 @@ impl Controller {
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let Some(set) = self.sets.get_key(key) else { return Ok(None) };
         let now = seconds(Timestamp::now()).0;
-        let pods = candidates(&self.pods, &set);
-        let seen = survey(self.resource, &set, &pods, now);
-        let wanted = plan(self.resource, &set, &pods, &seen, || self.related(&set), now);
-        drop(pods);
+        let seen = self.look(&set, now);
+        let wanted = plan(self.resource, &set, || self.owned(&set), &seen, || self.related(&set), now);
         let applied = self.writer.apply(&wanted).await;
         let making = |error: &&ApplyError| error.kind == PODS.kind && ["create", "delete"].contains(&error.verb);
         let failure = applied.as_ref().err().filter(making).map(|error| {
@@ -70,8 +68,7 @@ impl Controller {
         });
         let terminating = applied.as_ref().is_err_and(|error| error.source.is_namespace_terminating());
         // What was just written is in the cache by now, so the status counts it.
-        let again =
-            || self.sets.get_key(key).map(|set| (survey(self.resource, &set, &candidates(&self.pods, &set), now), set));
+        let again = || self.sets.get_key(key).map(|set| (self.look(&set, now), set));
         let latest = if wanted.is_empty() { Some((seen, set)) } else { again() };
         if let (Some((seen, set)), false) = (latest, terminating) {
             let failure = failure.as_ref().map(|(reason, message)| (*reason, message.as_str()));
@@ -82,6 +79,17 @@ impl Controller {
         }
         applied?;
         Ok(None)
+    }
+
+    fn look(&self, set: &Cached<Arc<ReplicaSet>>, now: Timestamp) -> Survey {
+        let owned = self.pods.by_index(BY_OWNER, &set.uid);
+        let orphans = self.pods.by_index(ORPHANS, &set.key.namespace);
+        let (owned, orphans) = (owned.iter().map(|pod| &*pod.view), orphans.iter().map(|pod| &*pod.view));
+        survey(self.resource, set, owned, orphans, now)
+    }
+
+    fn owned(&self, set: &Cached<Arc<ReplicaSet>>) -> Vec<Arc<PodView>> {
+        self.pods.by_index(BY_OWNER, &set.uid).iter().map(|pod| pod.view.clone()).collect()
     }
 
     /// Active pods per node of all sets of this set's owner.

@@ -173,7 +173,7 @@ fn release_as_seen(pod: &PodView) -> Step {
 
 /// Least first: uncounted already, not assigned, Pending, not ready, ready for a short time, restarting often, young.
 fn worth(pod: &PodView) -> (bool, bool, u8, bool, Reverse<i64>, Reverse<i32>, Reverse<i64>, String) {
-    let phase = match pod.phase.as_str() {
+    let phase = match pod.phase {
         "Pending" | "" => 0,
         "Unknown" => 1,
         _ => 2,

@@ -331,7 +331,7 @@ impl<'a> State<'a> {
         if spec.and_then(|spec| spec.restart_policy.as_deref()) != Some("OnFailure") {
             return false;
         }
-        let live = self.owned.iter().filter(|pod| matches!(pod.phase.as_str(), "Running" | "Pending"));
+        let live = self.owned.iter().filter(|pod| matches!(pod.phase, "Running" | "Pending"));
         let restarts: i64 = live.map(|pod| i64::from(facts(pod).restarts)).sum();
         match self.spec.backoff_limit.unwrap_or(6) {
             0 => restarts > 0,

@@ -200,9 +200,9 @@ impl Cluster {
         (pod.phase, pod.ready, pod.has_ready, pod.ready_since) = ("Running".into(), true, true, Some(now));
     }
 
-    pub fn finish_pod(&mut self, index: usize, phase: &str) {
+    pub fn finish_pod(&mut self, index: usize, phase: &'static str) {
         if let Some(pod) = self.pods.get_mut(index) {
-            (pod.phase, pod.ready) = (phase.to_owned(), false);
+            (pod.phase, pod.ready) = (phase, false);
         }
     }
 

@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use reconcile::plan::{DEPLOYMENTS, Op, PODS, Plan, REPLICA_SETS, merge, to_value};
+use reconcile::replicaset::Survey;
 use reconcile::{PodView, deployment, replicaset};
 use serde_json::{Value, json};
 
@@ -78,14 +79,21 @@ impl World {
     /// One round of the ReplicaSet controller for one set.
     pub fn reconcile_set(&mut self, index: usize) -> bool {
         let Some(set) = self.sets.get(index).cloned() else { return false };
-        let pods: Vec<_> = self.pods.iter().cloned().map(Arc::new).collect();
-        let survey = replicaset::survey(REPLICA_SETS, &set, &pods, self.now);
-        let plan = replicaset::plan(REPLICA_SETS, &set, &pods, &survey, HashMap::new, self.now);
+        let owned = || self.owned(&set).cloned().map(Arc::new).collect();
+        let plan = replicaset::plan(REPLICA_SETS, &set, owned, &self.survey(&set), HashMap::new, self.now);
         let changed = self.apply(&plan);
-        let pods: Vec<_> = self.pods.iter().cloned().map(Arc::new).collect();
-        let survey = replicaset::survey(REPLICA_SETS, &set, &pods, self.now);
-        let status = replicaset::status(REPLICA_SETS, &set, &survey, None, self.now);
+        let status = replicaset::status(REPLICA_SETS, &set, &self.survey(&set), None, self.now);
         self.apply(&status) || changed
+    }
+
+    fn owned(&self, set: &ReplicaSet) -> impl Iterator<Item = &PodView> {
+        let uid = set.metadata.uid.clone();
+        self.pods.iter().filter(move |pod| pod.controller().map(|owner| &owner.uid) == uid.as_ref())
+    }
+
+    fn survey(&self, set: &ReplicaSet) -> Survey {
+        let orphans = self.pods.iter().filter(|pod| pod.controller().is_none());
+        replicaset::survey(REPLICA_SETS, set, self.owned(set), orphans, self.now)
     }
 
     /// True when anything was written.
