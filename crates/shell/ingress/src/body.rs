@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::limits::BODY_STALL_MAX;
+use crate::wire::Coming;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +21,16 @@ pub enum BodyError {
     Stalled,
     #[error("the other side ended the body")]
     Broken(#[source] hyper::Error),
+    #[error("the backend's answer broke off")]
+    Cut(#[source] std::io::Error),
 }
 
-/// A body in transit, or a short text of our own.
+/// A body in transit, or one that is all here.
 pub enum Body {
     Text(Option<Bytes>),
     Through(Through),
+    /// Of an answer that no task of its own reads.
+    Coming(Coming),
 }
 
 /// A body as it comes from the other side.
@@ -109,6 +114,7 @@ impl HttpBody for Body {
         match &mut *self {
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Through(through) => through.poll(cx),
+            Self::Coming(coming) => coming.poll(cx),
         }
     }
 
@@ -116,6 +122,7 @@ impl HttpBody for Body {
         match self {
             Self::Text(text) => text.is_none(),
             Self::Through(through) => through.inner.is_end_stream(),
+            Self::Coming(coming) => coming.is_over(),
         }
     }
 
@@ -123,6 +130,7 @@ impl HttpBody for Body {
         match self {
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Through(through) => through.inner.size_hint(),
+            Self::Coming(coming) => coming.length().map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::deadline::OneTimer;
 use crate::limits::{
     CLIENT_SILENCE_MAX, DRAIN_MAX, FIRST_BYTE_MAX, HANDSHAKE_MAX, HEADERS_BYTES_MAX, HEADERS_TIME_MAX,
     PROXY_HEADER_MAX, STREAMS_MAX,
@@ -147,7 +148,7 @@ where
         async move { Ok::<_, Infallible>(proxy::handle(&worker, &client, request).await) }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(OneTimer::default())
         .header_read_timeout(HEADERS_TIME_MAX)
         .max_header_size(HEADERS_BYTES_MAX)
         .max_buf_size(HEADERS_BYTES_MAX + 1024)

@@ -16,6 +16,9 @@ pub const ACCEPTED_WAITING_MAX: usize = 1024;
 pub const HEADERS_BYTES_MAX: usize = 64 << 10;
 /// The same for what a backend answers; more is a bad gateway.
 pub const ANSWER_HEADERS_BYTES_MAX: usize = 256 << 10;
+pub const ANSWER_HEADERS_MAX: usize = 100;
+/// What one read of an answer takes at most.
+pub const ANSWER_READ_BYTES: usize = 64 << 10;
 /// A client's request headers, from the first byte or from the end of the request before it.
 pub const HEADERS_TIME_MAX: Duration = Duration::from_secs(60);
 /// From the connection to its first byte.

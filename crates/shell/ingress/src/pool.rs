@@ -14,8 +14,10 @@ use routes::view::Protocol;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::answer_head::BadHead;
 use crate::body::Body;
 use crate::limits::{ANSWER_HEADERS_BYTES_MAX, BACKEND_REST, CONNECT_MAX, IDLE_MAX, IDLE_PER_BACKEND_MAX};
+use crate::wire::Wire;
 use crate::worker::Local;
 
 /// Why a backend gave no answer.
@@ -25,9 +27,15 @@ pub enum BackendError {
     ConnectTimeout,
     #[error("no connection")]
     Connect(#[source] std::io::Error),
-    /// Nothing of the request was sent; it is in here.
+    /// Nothing of the request was sent; it is in here if it was given away.
     #[error("the connection was closed before the request was sent")]
-    NotSent(Box<Request<Body>>),
+    NotSent(Option<Box<Request<Body>>>),
+    #[error("no answer in time")]
+    Late,
+    #[error("the answer was cut short")]
+    Cut(#[source] std::io::Error),
+    #[error("the answer cannot be understood")]
+    Head(#[source] BadHead),
     #[error("the answer was cut short or is no HTTP")]
     Answer(#[source] hyper::Error),
 }
@@ -47,6 +55,8 @@ struct Idle {
 #[derive(Default)]
 pub struct Pool {
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    /// Connections for requests without a body, the one used last at the end.
+    wires: RefCell<HashMap<SocketAddr, Vec<(Wire, Instant)>>>,
     /// One HTTP/2 connection carries any number of requests.
     shared: RefCell<HashMap<SocketAddr, http2::SendRequest<Body>>>,
     /// Until when an address that refused is asked last.
@@ -87,19 +97,7 @@ impl Pool {
         if !fresh && let Some(kept) = self.kept(address, protocol) {
             return Ok((kept, true));
         }
-        let stream = match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                self.rest(address);
-                return Err(BackendError::Connect(error));
-            }
-            Err(_) => {
-                self.rest(address);
-                return Err(BackendError::ConnectTimeout);
-            }
-        };
-        let _ = stream.set_nodelay(true);
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(self.connect(address).await?);
         let connection = match protocol {
             Protocol::Http1 => {
                 let (sender, driver) = http1::Builder::new()
@@ -123,6 +121,52 @@ impl Pool {
             }
         };
         Ok((connection, false))
+    }
+
+    /// The same for a request without a body.
+    pub async fn wire(&self, address: SocketAddr, fresh: bool) -> Result<(Wire, bool), BackendError> {
+        if !fresh && let Some(kept) = self.kept_wire(address) {
+            return Ok((kept, true));
+        }
+        Ok((Wire::new(self.connect(address).await?), false))
+    }
+
+    fn kept_wire(&self, address: SocketAddr) -> Option<Wire> {
+        let mut wires = self.wires.borrow_mut();
+        let waiting = wires.get_mut(&address)?;
+        while let Some((wire, since)) = waiting.pop() {
+            if since.elapsed() >= IDLE_MAX {
+                // So are all others, which have waited for longer.
+                waiting.clear();
+            } else if wire.is_quiet() {
+                return Some(wire);
+            }
+        }
+        None
+    }
+
+    pub fn keep_wire(&self, address: SocketAddr, wire: Wire) {
+        let mut wires = self.wires.borrow_mut();
+        let waiting = wires.entry(address).or_default();
+        if waiting.len() < IDLE_PER_BACKEND_MAX {
+            waiting.push((wire, Instant::now()));
+        }
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<TcpStream, BackendError> {
+        let stream = match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                self.rest(address);
+                return Err(BackendError::Connect(error));
+            }
+            Err(_) => {
+                self.rest(address);
+                return Err(BackendError::ConnectTimeout);
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
     }
 
     fn rest(&self, address: SocketAddr) {
@@ -154,12 +198,16 @@ impl Pool {
             waiting.retain(|kept| now.duration_since(kept.since) < IDLE_MAX && !kept.connection.is_closed());
             !waiting.is_empty() && serves(address)
         });
+        self.wires.borrow_mut().retain(|address, waiting| {
+            waiting.retain(|(wire, since)| now.duration_since(*since) < IDLE_MAX && wire.is_quiet());
+            !waiting.is_empty() && serves(address)
+        });
         self.shared.borrow_mut().retain(|address, connection| !connection.is_closed() && serves(address));
         self.resting.borrow_mut().retain(|_, until| *until > now);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.idle.borrow().is_empty() && self.shared.borrow().is_empty() && self.resting.borrow().is_empty()
+        self.idle.borrow().is_empty() && self.wires.borrow().is_empty() && self.shared.borrow().is_empty() && self.resting.borrow().is_empty()
     }
 }
 
@@ -173,24 +221,24 @@ pub async fn send(
     match connection {
         Connection::Http1(mut sender) => {
             if sender.ready().await.is_err() {
-                return Err(BackendError::NotSent(Box::new(request)));
+                return Err(BackendError::NotSent(Some(Box::new(request))));
             }
             match sender.try_send_request(request).await {
                 Ok(answer) => Ok((answer, Some(Lease { pool: pool.clone(), address, sender: Some(sender) }))),
                 Err(mut error) => Err(match error.take_message() {
-                    Some(request) => BackendError::NotSent(Box::new(request)),
+                    Some(request) => BackendError::NotSent(Some(Box::new(request))),
                     None => BackendError::Answer(error.into_error()),
                 }),
             }
         }
         Connection::Http2(mut sender) => {
             if sender.ready().await.is_err() {
-                return Err(BackendError::NotSent(Box::new(request)));
+                return Err(BackendError::NotSent(Some(Box::new(request))));
             }
             match sender.try_send_request(request).await {
                 Ok(answer) => Ok((answer, None)),
                 Err(mut error) => Err(match error.take_message() {
-                    Some(request) => BackendError::NotSent(Box::new(request)),
+                    Some(request) => BackendError::NotSent(Some(Box::new(request))),
                     None => BackendError::Answer(error.into_error()),
                 }),
             }

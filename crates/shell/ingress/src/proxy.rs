@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
@@ -20,9 +21,10 @@ use crate::body::{Body, BodyError};
 use crate::connection::Client;
 use crate::forward::{self, Origin};
 use crate::limits::ATTEMPTS_MAX;
-use crate::pool::{self, BackendError, Lease};
+use crate::pool::{self, BackendError, Lease, Pool};
 use crate::serving::Live;
 use crate::tunnel;
+use crate::wire::{self, Home, Text};
 use crate::worker::Worker;
 
 /// Answers a request, whatever happens.
@@ -128,11 +130,14 @@ async fn dispatch(
             Err(_) => Err(answers::plain(StatusCode::GATEWAY_TIMEOUT, "the request took longer than its route allows")),
         },
     };
-    let (answer, lease) = match outcome {
-        Ok(answered) => answered,
+    let mut answer = match outcome {
+        Ok(Answered::Direct(mut answer)) => {
+            forward::strip(answer.headers_mut(), false);
+            answer
+        }
+        Ok(Answered::Streamed(answer, lease)) => finish(answer, lease, waiting),
         Err(answer) => return answer,
     };
-    let mut answer = finish(answer, lease, waiting);
     action.filters.response.apply(answer.headers_mut());
     weighted.filters.response.apply(answer.headers_mut());
     answer
@@ -222,7 +227,57 @@ struct Outgoing {
     upgrade: bool,
 }
 
-type Answered = (Response<Incoming>, Option<Lease>);
+enum Answered {
+    /// As it goes to the client.
+    Direct(Response<Body>),
+    Streamed(Response<Incoming>, Option<Lease>),
+}
+
+/// A request in the form in which it is sent.
+enum Message {
+    Text(Text),
+    Parts {
+        now: Option<Request<Body>>,
+        /// For another try after the first was sent.
+        copy: Option<(Method, Uri, Version, http::HeaderMap)>,
+    },
+}
+
+impl Message {
+    /// One try. Tells also whether its connection had been used before.
+    async fn send(
+        &mut self,
+        pool: &Rc<Pool>,
+        (address, protocol): (SocketAddr, Protocol),
+        fresh: bool,
+        answer_max: Duration,
+    ) -> (bool, Result<Answered, BackendError>) {
+        match self {
+            Self::Text(text) => match pool.wire(address, fresh).await {
+                Ok((mut wire, reused)) => {
+                    let asked = wire.ask(text, Instant::now() + answer_max).await;
+                    let home = Home { pool: pool.clone(), address };
+                    (reused, asked.map(|head| Answered::Direct(wire::answer(wire, head, home))))
+                }
+                Err(error) => (false, Err(error)),
+            },
+            Self::Parts { now, copy } => match pool.connection(address, protocol, fresh).await {
+                Ok((connection, reused)) => {
+                    let Some(request) = now.take().or_else(|| copy.as_ref().map(rebuild)) else {
+                        return (reused, Err(BackendError::NotSent(None)));
+                    };
+                    let sent = pool::send(pool, address, connection, request);
+                    let mut sent = tokio::time::timeout(answer_max, sent).await.unwrap_or(Err(BackendError::Late));
+                    if let Err(BackendError::NotSent(back)) = &mut sent {
+                        *now = back.take().map(|request| *request);
+                    }
+                    (reused, sent.map(|(answer, lease)| Answered::Streamed(answer, lease)))
+                }
+                Err(error) => (false, Err(error)),
+            },
+        }
+    }
+}
 
 /// Sends a request to one of the addresses of a backend, and to another one where that is safe: always while nothing
 /// was sent, and for methods without effect also when an answer was cut short.
@@ -236,9 +291,16 @@ async fn exchange(
         return Err(answers::plain(StatusCode::SERVICE_UNAVAILABLE, "no endpoint of the Service is ready"));
     }
     let Outgoing { parts, body, upgrade } = outgoing;
-    let replayable = parts.method.is_idempotent() && body.is_end_stream() && !upgrade;
-    let copy = replayable.then(|| clone_head(&parts));
-    let mut request = Some(Request::from_parts(parts, body));
+    let whole = body.is_end_stream() && !upgrade;
+    let replayable = whole && parts.method.is_idempotent();
+    let text = if whole && backend.protocol == Protocol::Http1 { Text::of(&parts) } else { None };
+    let mut message = match text {
+        Some(text) => Message::Text(text),
+        None => {
+            let copy = replayable.then(|| clone_head(&parts));
+            Message::Parts { now: Some(Request::from_parts(parts, body)), copy }
+        }
+    };
     let first = worker.draw() as usize;
     let mut last = None;
     let mut stale = false;
@@ -247,53 +309,46 @@ async fn exchange(
         let address = pick(worker, backend, first.wrapping_add(attempt));
         // A kept connection that was closed says nothing about its backend: that try does not count.
         let fresh = upgrade || std::mem::take(&mut stale) || attempt > 0;
-        let (connection, reused) = match worker.pool.connection(address, backend.protocol, fresh).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                worker.shared.metrics.retries.fetch_add(1, Relaxed);
-                tracing::debug!(%address, backend = %backend.name, error = %chain(&error), "a backend does not answer");
-                last = Some(error);
-                attempt += 1;
-                continue;
-            }
-        };
-        let Some(now) = request.take().or_else(|| copy.as_ref().map(rebuild)) else { break };
-        let sent = pool::send(&worker.pool, address, connection, now);
-        let Ok(sent) = tokio::time::timeout(action.limits.answer, sent).await else {
-            return Err(answers::plain(StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time"));
-        };
-        match sent {
+        let to = (address, backend.protocol);
+        let (reused, sent) = message.send(&worker.pool, to, fresh, action.limits.answer).await;
+        let error = match sent {
             Ok(answered) => {
                 worker.sweep_later();
                 return Ok(answered);
             }
-            Err(BackendError::NotSent(back)) => {
-                request = Some(*back);
+            Err(BackendError::Late) => {
+                return Err(answers::plain(StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time"));
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(%address, backend = %backend.name, error = %chain(&error), "a backend does not answer");
+        worker.shared.metrics.retries.fetch_add(1, Relaxed);
+        match &error {
+            BackendError::NotSent(_) => {
                 stale = reused;
                 attempt += usize::from(!reused);
+                continue;
             }
-            Err(BackendError::Answer(error)) => {
-                if let Some(body) = body_error(&error) {
+            BackendError::Answer(hyper) => {
+                if let Some(body) = body_error(hyper) {
                     return Err(match body {
                         BodyError::TooLarge => answers::too_large(),
                         BodyError::Stalled => answers::plain(StatusCode::REQUEST_TIMEOUT, "the request body stalled"),
-                        BodyError::Broken(_) => answers::plain(StatusCode::BAD_REQUEST, "the request body broke off"),
+                        BodyError::Broken(_) | BodyError::Cut(_) => {
+                            answers::plain(StatusCode::BAD_REQUEST, "the request body broke off")
+                        }
                     });
                 }
-                tracing::debug!(%address, backend = %backend.name, error = %chain(&error), "a backend broke its answer off");
-                last = Some(BackendError::Answer(error));
-                stale = reused;
-                attempt += 1;
-                if copy.is_none() {
-                    break;
-                }
             }
-            Err(error) => {
-                last = Some(error);
-                attempt += 1;
-            }
+            _ => {}
         }
-        worker.shared.metrics.retries.fetch_add(1, Relaxed);
+        let sent = matches!(error, BackendError::Answer(_) | BackendError::Cut(_) | BackendError::Head(_));
+        stale = reused && sent;
+        attempt += 1;
+        last = Some(error);
+        if sent && !replayable {
+            break;
+        }
     }
     let text = match last {
         Some(BackendError::Connect(_) | BackendError::ConnectTimeout) => "no endpoint of the Service takes connections",
