@@ -69,6 +69,8 @@ struct Address {
 
 /// The zone.
 pub struct Zone {
+    /// Counts changes.
+    version: u64,
     domain: String,
     dns_ip: Ipv4Addr,
     services: BTreeMap<Key, ServiceView>,
@@ -84,6 +86,7 @@ impl Zone {
     /// An empty zone `domain` served at the cluster IP `dns_ip`.
     pub fn new(domain: &str, dns_ip: Ipv4Addr) -> Self {
         Self {
+            version: 0,
             domain: domain.trim_matches('.').to_ascii_lowercase(),
             dns_ip,
             services: BTreeMap::new(),
@@ -99,8 +102,14 @@ impl Zone {
         &self.domain
     }
 
+    /// Another number after each change: within one version every question has one answer.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Sets or removes a Service.
     pub fn set_service(&mut self, key: Key, service: Option<ServiceView>) {
+        self.version += 1;
         self.index(&key, false);
         let old = match service {
             Some(view) => {
@@ -125,6 +134,7 @@ impl Zone {
 
     /// Sets or removes an EndpointSlice.
     pub fn set_slice(&mut self, key: Key, slice: Option<SliceView>) {
+        self.version += 1;
         let old = self.slice_owner.remove(&key);
         if let Some(owner) = &old {
             self.index(owner, false);

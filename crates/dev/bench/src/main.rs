@@ -13,6 +13,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
+/// As in Tug's own program, which the servers here stand for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "bench", about = "Measure Tug")]
 enum Bench {

@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use http::Request;
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -35,14 +35,24 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HTTP2_IDLE_MAX: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// Who is on the other side.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
-    pub address: SocketAddr,
+    pub ip: IpAddr,
     /// The listener's port.
     pub port: u16,
     pub tls: bool,
     /// A proxy whose headers are believed.
     pub trusted: bool,
+    /// Address and port as headers say them, for all requests of the connection.
+    pub ip_text: HeaderValue,
+    pub port_text: HeaderValue,
+}
+
+impl Client {
+    pub fn new(ip: IpAddr, port: u16, tls: bool, trusted: bool) -> Self {
+        let ip_text = HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { ip, port, tls, trusted, ip_text, port_text: HeaderValue::from(port) }
+    }
 }
 
 /// Requests of a connection: how many are open, and when the last one ended.
@@ -73,20 +83,18 @@ async fn try_serve(worker: &Rc<Worker>, accepted: Accepted) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let silence = u32::try_from(CLIENT_SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::TcpUserTimeout, &silence)?;
-    let mut client = Client { address: peer, port, tls: tls.is_some(), trusted: false };
-    {
+    let client = {
         let live = worker.shared.serving.live();
-        client.trusted = !live.trusted.is_empty() && live.trusts(peer.ip());
-        let expected = client.trusted && live.settings.proxy_protocol;
+        let trusted = !live.trusted.is_empty() && live.trusts(peer.ip());
+        let expected = trusted && live.settings.proxy_protocol;
         drop(live);
-        if expected {
-            if let Some(told) = timeout(PROXY_HEADER_MAX, read_proxy_header(&mut stream)).await?? {
-                client.address = told;
-            }
-            // The header told who the client is; what that client writes itself is not to be believed.
-            client.trusted = false;
-        }
-    }
+        let told = match expected {
+            true => timeout(PROXY_HEADER_MAX, read_proxy_header(&mut stream)).await??,
+            false => None,
+        };
+        // Where the header told who the client is, what that client writes itself is not to be believed.
+        Rc::new(Client::new(told.unwrap_or(peer).ip(), port, tls.is_some(), trusted && !expected))
+    };
     // Nothing is allocated for a client that says nothing.
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -139,12 +147,12 @@ async fn read_proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAd
     }
 }
 
-async fn serve_http1<S>(worker: &Rc<Worker>, client: Client, stream: S, stop: CancellationToken) -> io::Result<()>
+async fn serve_http1<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, stop: CancellationToken) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let worker = worker.clone();
+        let (worker, client) = (worker.clone(), client.clone());
         async move { Ok::<_, Infallible>(proxy::handle(&worker, &client, request).await) }
     });
     let connection = http1::Builder::new()
@@ -166,7 +174,7 @@ where
     ended.map_err(io::Error::other)
 }
 
-async fn serve_http2<S>(worker: &Rc<Worker>, client: Client, stream: S, stop: CancellationToken) -> io::Result<()>
+async fn serve_http2<S>(worker: &Rc<Worker>, client: Rc<Client>, stream: S, stop: CancellationToken) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -174,7 +182,7 @@ where
     let service = {
         let (worker, activity) = (worker.clone(), activity.clone());
         service_fn(move |request: Request<Incoming>| {
-            let (worker, activity) = (worker.clone(), activity.clone());
+            let (worker, client, activity) = (worker.clone(), client.clone(), activity.clone());
             activity.open.set(activity.open.get() + 1);
             async move {
                 let _open = Open(&activity);

@@ -1,13 +1,15 @@
 //! What changes in a request's and an answer's headers on their way through.
 
-use std::net::IpAddr;
-
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+
+use crate::connection::Client;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+/// How many lines [`tell`] adds.
+const FORWARDED_LINES: usize = 5;
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -55,34 +57,37 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    pub client: IpAddr,
-    /// What a proxy before us says is believed.
-    pub trusted: bool,
+    pub client: &'a Client,
+    /// Between the client and the first proxy.
     pub tls: bool,
-    pub port: u16,
     pub host: &'a str,
 }
 
 /// Tells the backend who asked, and how. What a client claims about itself is replaced unless it is a trusted proxy.
 pub fn tell(headers: &mut HeaderMap, origin: &Origin<'_>) {
+    let client = origin.client;
     let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"));
-    let client = text(&origin.client.to_string());
-    let before = headers.get(&FORWARDED_FOR).filter(|_| origin.trusted).and_then(|value| value.to_str().ok());
+    let before = headers.get(&FORWARDED_FOR).filter(|_| client.trusted).and_then(|value| value.to_str().ok());
     let chain = match before {
-        Some(before) => text(&format!("{before}, {}", origin.client)),
-        None => client.clone(),
+        Some(before) => text(&format!("{before}, {}", client.ip)),
+        None => client.ip_text.clone(),
     };
+    let host = match headers.get(header::HOST) {
+        Some(sent) if sent == origin.host => sent.clone(),
+        _ => text(origin.host),
+    };
+    headers.reserve(FORWARDED_LINES);
     headers.insert(FORWARDED_FOR, chain);
     let mut say = |name: HeaderName, value: HeaderValue| match headers.entry(name) {
-        Entry::Occupied(_) if origin.trusted => {}
+        Entry::Occupied(_) if client.trusted => {}
         Entry::Occupied(mut known) => drop(known.insert(value)),
         Entry::Vacant(none) => drop(none.insert(value)),
     };
-    say(REAL_IP, client);
+    say(REAL_IP, client.ip_text.clone());
     say(FORWARDED_PROTO, HeaderValue::from_static(if origin.tls { "https" } else { "http" }));
-    say(FORWARDED_PORT, HeaderValue::from(origin.port));
+    say(FORWARDED_PORT, client.port_text.clone());
     if !origin.host.is_empty() {
-        say(FORWARDED_HOST, text(origin.host));
+        say(FORWARDED_HOST, host);
     }
 }
 
@@ -125,10 +130,10 @@ mod tests {
 
     #[test]
     fn only_trusted_proxies_are_believed() {
-        let client = IpAddr::from([192, 0, 2, 1]);
         let told = |trusted| {
+            let client = Client::new([192, 0, 2, 1].into(), 80, false, trusted);
             let mut headers = headers(&[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https")]);
-            tell(&mut headers, &Origin { client, trusted, tls: false, port: 80, host: "a.com" });
+            tell(&mut headers, &Origin { client: &client, tls: false, host: "a.com" });
             let get = |name: &str| headers.get(name).unwrap().to_str().unwrap().to_owned();
             [get("x-forwarded-for"), get("x-forwarded-proto"), get("x-forwarded-host"), get("x-real-ip")].join(" ")
         };

@@ -128,7 +128,7 @@ impl Pool {
         if !fresh && let Some(kept) = self.kept_wire(address) {
             return Ok((kept, true));
         }
-        Ok((Wire::new(self.connect(address).await?), false))
+        Ok((Wire::new(Box::pin(self.connect(address)).await?), false))
     }
 
     fn kept_wire(&self, address: SocketAddr) -> Option<Wire> {
@@ -207,7 +207,10 @@ impl Pool {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.idle.borrow().is_empty() && self.wires.borrow().is_empty() && self.shared.borrow().is_empty() && self.resting.borrow().is_empty()
+        self.idle.borrow().is_empty()
+            && self.wires.borrow().is_empty()
+            && self.shared.borrow().is_empty()
+            && self.resting.borrow().is_empty()
     }
 }
 

@@ -48,13 +48,7 @@ pub async fn handle(worker: &Rc<Worker>, client: &Client, request: Request<Incom
 fn describe(client: &Client, request: &Request<Incoming>) -> String {
     let scheme = if client.tls { "https" } else { "http" };
     let host = host_of(request.uri(), request.headers()).unwrap_or("-");
-    format!(
-        "{} {} {scheme}://{host}{} {:?}",
-        client.address.ip(),
-        request.method(),
-        request.uri().path(),
-        request.version()
-    )
+    format!("{} {} {scheme}://{host}{} {:?}", client.ip, request.method(), request.uri().path(), request.version())
 }
 
 fn host_of<'a>(uri: &'a Uri, headers: &'a http::HeaderMap) -> Option<&'a str> {
@@ -107,8 +101,7 @@ async fn dispatch(
     if max > 0 && request.body().size_hint().lower() > max {
         return answers::too_large();
     }
-    let origin =
-        Origin { client: client.address.ip(), trusted: client.trusted, tls, port: client.port, host: raw_host };
+    let origin = Origin { client, tls, host: raw_host };
     let (mut parts, incoming) = request.into_parts();
     let is_upgrade = parts.version == Version::HTTP_11 && forward::is_upgrade(&parts.headers);
     let waiting = is_upgrade.then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>()).flatten();
@@ -261,12 +254,13 @@ impl Message {
                 }
                 Err(error) => (false, Err(error)),
             },
-            Self::Parts { now, copy } => match pool.connection(address, protocol, fresh).await {
+            // Boxed, so that the requests that do not need it are not as large as those that do.
+            Self::Parts { now, copy } => match Box::pin(pool.connection(address, protocol, fresh)).await {
                 Ok((connection, reused)) => {
                     let Some(request) = now.take().or_else(|| copy.as_ref().map(rebuild)) else {
                         return (reused, Err(BackendError::NotSent(None)));
                     };
-                    let sent = pool::send(pool, address, connection, request);
+                    let sent = Box::pin(pool::send(pool, address, connection, request));
                     let mut sent = tokio::time::timeout(answer_max, sent).await.unwrap_or(Err(BackendError::Late));
                     if let Err(BackendError::NotSent(back)) = &mut sent {
                         *now = back.take().map(|request| *request);

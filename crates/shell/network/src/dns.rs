@@ -4,6 +4,7 @@
 //! proxy maps the cluster DNS address to this listener.
 
 use crate::forward::Forwarder;
+use crate::remembered::Remembered;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
@@ -13,7 +14,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Most datagrams being forwarded at once; beyond it clients get SERVFAIL at once instead of a queue.
@@ -42,7 +44,7 @@ pub struct Server {
 
 /// A bound listener.
 pub struct Listener {
-    udp: Arc<UdpSocket>,
+    udp: std::net::UdpSocket,
     tcp: TcpListener,
 }
 
@@ -51,8 +53,8 @@ impl Listener {
     pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let tcp = TcpListener::bind(address).await?;
         // With port 0 both must get the same number.
-        let udp = UdpSocket::bind(tcp.local_addr()?).await?;
-        Ok(Self { udp: Arc::new(udp), tcp })
+        let udp = UdpSocket::bind(tcp.local_addr()?).await?.into_std()?;
+        Ok(Self { udp, tcp })
     }
 
     pub fn address(&self) -> std::io::Result<SocketAddr> {
@@ -72,21 +74,69 @@ impl Server {
 
     /// Serves until cancelled.
     pub async fn run(self, listener: Listener, stop: CancellationToken) {
+        let stop = stop.child_token();
+        let end = stop.clone().drop_guard();
+        let (tell, mut ended) = oneshot::channel();
+        let (server, others) = (self.clone(), Handle::current());
+        let thread = std::thread::Builder::new().name("dns".to_owned());
+        let started = thread.spawn(move || tell.send(server.datagram_thread(listener.udp, &others, &stop)));
+        if let Err(error) = started {
+            return tracing::error!(%error, "the DNS server has no thread; the node answers no lookups");
+        }
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.datagrams(&listener.udp) => {}
-            () = self.connections(&listener.tcp) => {}
+            told = &mut ended => {
+                if let Ok(Err(error)) = told {
+                    tracing::error!(%error, "the DNS server has no event loop; the node answers no lookups");
+                }
+            }
+            () = self.connections(&listener.tcp) => {
+                drop(end);
+                let _ = ended.await;
+            }
         }
     }
 
-    async fn datagrams(&self, socket: &Arc<UdpSocket>) {
+    /// Answers datagrams on the calling thread: it alone wakes for one, and most need nothing else. `others` run what has
+    /// to wait.
+    fn datagram_thread(
+        self,
+        socket: std::net::UdpSocket,
+        others: &Handle,
+        stop: &CancellationToken,
+    ) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(async {
+            let socket = Arc::new(UdpSocket::from_std(socket)?);
+            let others = others.clone();
+            // A task and not the runtime's main future, which costs a system call each time that it is woken.
+            let serving = tokio::spawn(async move { self.datagrams(&socket, &others).await });
+            stop.cancelled().await;
+            serving.abort();
+            Ok(())
+        })
+    }
+
+    async fn datagrams(&self, socket: &Arc<UdpSocket>, others: &Handle) {
         let mut buffer = vec![0; usize::from(u16::MAX)];
+        let mut remembered = Remembered::default();
         loop {
             // An error here belongs to an earlier datagram whose client is gone.
             let Ok((length, peer)) = socket.recv_from(&mut buffer).await else { continue };
-            let Some(request) = parse(&buffer[..length]) else { continue };
+            let question = &buffer[..length];
+            let version = self.zone.read().unwrap_or_else(PoisonError::into_inner).version();
+            if let Some(answer) = remembered.answer(version, question) {
+                drop(socket.send_to(answer, peer).await);
+                continue;
+            }
+            let Some(request) = parse(question) else { continue };
             if let Some(answer) = self.at_once(&request) {
-                drop(socket.send_to(&encode(&request, answer, false), peer).await);
+                // Of several addresses another one is first each time.
+                let lasts = answer.answers.len() <= 1;
+                let bytes = encode(&request, answer, false);
+                drop(socket.send_to(&bytes, peer).await);
+                if lasts {
+                    remembered.keep(question, &bytes);
+                }
                 continue;
             }
             let Ok(permit) = self.forwards.clone().try_acquire_owned() else {
@@ -95,7 +145,7 @@ impl Server {
                 continue;
             };
             let (server, socket) = (self.clone(), socket.clone());
-            tokio::spawn(async move {
+            others.spawn(async move {
                 let answer = server.follow(&request, false).await;
                 drop(socket.send_to(&encode(&request, answer, false), peer).await);
                 drop(permit);

@@ -24,6 +24,7 @@ mod policy;
 mod probe;
 mod proxy;
 mod proxy_health;
+mod remembered;
 mod run;
 mod upstreams;
 mod watch;
