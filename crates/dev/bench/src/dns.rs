@@ -14,7 +14,7 @@ use netplan::dns::Zone;
 use netplan::view::{Frontend, Key, Protocol, ServicePort, ServiceView};
 use serde_json::json;
 use testkit::TestServer;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::proxies::Running;
@@ -149,8 +149,15 @@ fn command(program: &str, dir: &Path, port: u16, records: u32) -> Result<Command
     Ok(command)
 }
 
+/// Free for TCP and UDP: all servers here answer both.
 async fn free_port() -> Result<u16> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port())
+    loop {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = tcp.local_addr()?.port();
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+            return Ok(port);
+        }
+    }
 }
 
 async fn until_answered(port: u16, running: &mut Running) -> Result<()> {

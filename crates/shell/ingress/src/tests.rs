@@ -455,3 +455,46 @@ async fn a_port_in_use_is_no_failure() {
     lab.route_all("one").await;
     assert!(lab.ask(&get("/")).await.starts_with("HTTP/1.1 200"));
 }
+
+#[tokio::test]
+async fn answers_end_where_their_framing_says() {
+    let mut lab = Lab::new().await;
+    let address = backend(|mut stream| async move {
+        while let Some(head) = read_head(&mut stream).await {
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            let (parts, closes): (&[&str], bool) = match path {
+                "/chunks" => (&["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab", "c\r\n2;x=y\r\nde\r\n0\r\n\r\n"], false),
+                "/length" => (&["HTTP/1.1 200 OK\r\nContent-Len", "gth: 5\r\n\r\nab", "cde"], false),
+                "/close" => (&["HTTP/1.1 200 OK\r\n\r\nab", "cde"], true),
+                "/hints" => (&["HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde"], false),
+                // A second answer that nobody asked for.
+                "/smuggles" => (&["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcdeHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"], false),
+                _ => (&["HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 5\r\n\r\nabcde"], false),
+            };
+            for part in parts {
+                let _ = stream.write_all(part.as_bytes()).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            if closes {
+                return;
+            }
+        }
+    })
+    .await;
+    lab.service("one", Protocol::Http1, &[address]);
+    lab.route_all("one").await;
+    for turn in 0..2 {
+        for path in ["/smuggles", "/chunks", "/length", "/close", "/hints"] {
+            let mut stream = TcpStream::connect(lab.http()).await.unwrap();
+            stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.0 200"), "{turn} {path}: {answer}");
+            assert!(answer.ends_with("\r\n\r\nabcde"), "{turn} {path}: {answer}");
+        }
+    }
+    assert!(lab.ask(&get("/unclear")).await.starts_with("HTTP/1.1 502"));
+    let head = lab.ask("HEAD /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.to_lowercase();
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-length: 5\r\n"), "{head}");
+    assert!(head.ends_with("\r\n\r\n"), "{head}");
+}

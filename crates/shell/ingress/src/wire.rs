@@ -158,7 +158,13 @@ pub fn answer(mut wire: Wire, head: Head, home: Home) -> Response<Body> {
             }
             if text.is_empty() { Body::empty() } else { Body::text(text) }
         }
-        None => Body::Coming(Coming { wire: Some(wire), framing, home: persistent.then_some(home), until: None }),
+        None => Body::Coming(Coming {
+            wire: Some(wire),
+            framing,
+            home: persistent.then_some(home),
+            until: None,
+            broken: None,
+        }),
     };
     answer.map(|()| body)
 }
@@ -172,11 +178,13 @@ pub struct Coming {
     home: Option<Home>,
     /// While nothing comes: when to give up.
     until: Option<Instant>,
+    /// What is told next.
+    broken: Option<BodyError>,
 }
 
 impl Coming {
     pub fn is_over(&self) -> bool {
-        self.wire.is_none()
+        self.wire.is_none() && self.broken.is_none()
     }
 
     /// The bytes left, where that is known.
@@ -188,11 +196,22 @@ impl Coming {
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let polled = self.poll_piece(cx);
         if let Poll::Ready(None | Some(Err(_))) = &polled {
             self.wire = None;
         }
-        polled
+        match polled {
+            // With the error the client's connection ends at once; what came before it is written first.
+            Poll::Ready(Some(Err(error))) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
+        }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

@@ -161,3 +161,17 @@ fn some_view() -> ServiceView {
         other_proxy: false,
     }
 }
+
+#[tokio::test]
+async fn a_remembered_answer_ends_with_the_next_change() {
+    let zone = zone();
+    let (server, _stop) = start(zone.clone(), Forwarder::with_resolvers(vec![])).await;
+    let web = || ask(server, "web.default.svc.cluster.local.", RecordType::A, false);
+    for _ in 0..2 {
+        assert_eq!(show(&web().await), "NoError 10.96.0.20");
+    }
+    zone.write().unwrap().set_service(Key::new("default", "web"), None);
+    for _ in 0..2 {
+        assert_eq!(show(&web().await), "NXDomain ");
+    }
+}
