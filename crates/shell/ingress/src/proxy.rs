@@ -230,9 +230,9 @@ enum Answered {
 enum Message {
     Text(Text),
     Parts {
-        now: Option<Request<Body>>,
+        now: Option<Box<Request<Body>>>,
         /// For another try after the first was sent.
-        copy: Option<(Method, Uri, Version, http::HeaderMap)>,
+        copy: Option<Box<(Method, Uri, Version, http::HeaderMap)>>,
     },
 }
 
@@ -257,13 +257,14 @@ impl Message {
             // Boxed, so that the requests that do not need it are not as large as those that do.
             Self::Parts { now, copy } => match Box::pin(pool.connection(address, protocol, fresh)).await {
                 Ok((connection, reused)) => {
-                    let Some(request) = now.take().or_else(|| copy.as_ref().map(rebuild)) else {
+                    let Some(request) = now.take().or_else(|| copy.as_deref().map(|copy| Box::new(rebuild(copy))))
+                    else {
                         return (reused, Err(BackendError::NotSent(None)));
                     };
-                    let sent = Box::pin(pool::send(pool, address, connection, request));
+                    let sent = Box::pin(pool::send(pool, address, connection, *request));
                     let mut sent = tokio::time::timeout(answer_max, sent).await.unwrap_or(Err(BackendError::Late));
                     if let Err(BackendError::NotSent(back)) = &mut sent {
-                        *now = back.take().map(|request| *request);
+                        *now = back.take();
                     }
                     (reused, sent.map(|(answer, lease)| Answered::Streamed(answer, lease)))
                 }
@@ -291,8 +292,8 @@ async fn exchange(
     let mut message = match text {
         Some(text) => Message::Text(text),
         None => {
-            let copy = replayable.then(|| clone_head(&parts));
-            Message::Parts { now: Some(Request::from_parts(parts, body)), copy }
+            let copy = replayable.then(|| Box::new(clone_head(&parts)));
+            Message::Parts { now: Some(Box::new(Request::from_parts(parts, body))), copy }
         }
     };
     let first = worker.draw() as usize;
