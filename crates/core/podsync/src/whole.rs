@@ -15,7 +15,7 @@ fn read(list: Option<&Amounts>) -> impl Iterator<Item = (String, Amount)> {
 
 fn add(sums: &mut Sums, more: &Sums) {
     for (name, amount) in more {
-        sums.entry(name.clone()).and_modify(|sum| *sum = *sum + *amount).or_insert(*amount);
+        sums.entry(name.clone()).and_modify(|sum| *sum += *amount).or_insert(*amount);
     }
 }
 
