@@ -3,7 +3,7 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
-use access::quota::{Change, Evaluator, Quota, amounts, check, recount};
+use access::quota::{Change, Evaluator, Quota, amounts, check, correction, recount};
 use serde_json::{Value, json};
 
 const NOW: i64 = 1_000_000;
@@ -201,4 +201,20 @@ fn recounting_sees_what_still_holds_something() {
     let pods = [done, stuck, leaving, resized].map(|pod| Evaluator::Pods.essence(&pod));
     let (_, used) = recount(&quota, [(Evaluator::Pods, pods.iter())], NOW);
     assert_eq!(amounts::text(&used), "count/gone.example.com=1,count/pods=4,pods=2,requests.cpu=550m");
+}
+
+#[test]
+fn a_status_is_corrected_when_it_differs() {
+    let stated =
+        quota(json!({"hard": {"pods": "4", "requests.cpu": "1"}}), json!({"pods": "2", "requests.cpu": "500m"}));
+    let hard = amounts::read(&stated["spec"]["hard"]);
+    let corrected = |used: Value| {
+        let used = amounts::read(&used);
+        correction(&stated, &hard, &used).map(|status| status["used"].to_string())
+    };
+    assert_eq!(corrected(json!({"pods": "2", "requests.cpu": "0.5"})), None);
+    let more = r#"{"pods":"3","requests.cpu":"500m"}"#.to_owned();
+    assert_eq!(corrected(json!({"pods": "3", "requests.cpu": "500m"})), Some(more));
+    let both = r#"{"pods":"3","requests.cpu":"400m"}"#.to_owned();
+    assert_eq!(corrected(json!({"pods": "3", "requests.cpu": "400m"})), Some(both));
 }

@@ -269,7 +269,7 @@ mod tests {
             name: format!("p{number}"),
             uid: format!("p{number}"),
             ready: number < ready,
-            phase: "Running".into(),
+            phase: "Running",
             ..PodView::default()
         };
         (0..ready + unready).map(|number| Arc::new(pod(number))).collect()
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn promises_of_disruption_are_taken_back() {
-        let pod = PodView { disruption: Some(at(0)), phase: "Running".into(), ..PodView::default() };
+        let pod = PodView { disruption: Some(at(0)), phase: "Running", ..PodView::default() };
         assert_eq!(stale_disruption(&pod, at(20)).requeue_after, Some(Duration::from_secs(100)));
         assert_eq!(stale_disruption(&pod, at(120)).steps.len(), 1);
         assert_eq!(stale_disruption(&PodView { deletion: Some(at(1)), ..pod }, at(120)), Plan::default());

@@ -363,7 +363,7 @@ mod tests {
             uid: format!("u{number}"),
             ips: vec![format!("10.0.{}.{}", number / 250, number % 250)],
             ready,
-            phase: "Running".into(),
+            phase: "Running",
             node: "n1".into(),
             named_ports: vec![("web".into(), "TCP".into(), port)],
             ..PodView::default()

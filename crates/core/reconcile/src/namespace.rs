@@ -1,8 +1,9 @@
 //! Namespace deletion: what a pass over the content says about how far it is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
@@ -12,6 +13,9 @@ use crate::job::TRACKING;
 use crate::plan::to_value;
 
 pub const FINALIZER: &str = "kubernetes";
+/// So long after its deletion a namespace may still receive what was on its way when it began; the stated time of a
+/// deletion is cut to whole seconds.
+const ARRIVALS_MAX: SignedDuration = SignedDuration::from_secs(2);
 
 /// What one pass over a terminating namespace found.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,6 +79,14 @@ impl Report {
 fn is_held_by_job(meta: &ObjectMeta) -> bool {
     let finalizers = meta.finalizers.as_deref().unwrap_or_default();
     meta.deletion_grace_period_seconds == Some(0) && matches!(finalizers, [only] if only == TRACKING)
+}
+
+/// How long to wait before a pass may be the last one: what was admitted before the deletion is stored by then.
+pub fn arrivals_end_in(namespace: &Namespace, now: Timestamp) -> Option<Duration> {
+    let since = namespace.metadata.deletion_timestamp.as_ref()?.0;
+    let left = ARRIVALS_MAX.checked_sub(now.duration_since(since))?;
+    // A clock that went back must not keep the namespace for longer.
+    Duration::try_from(left.min(ARRIVALS_MAX)).ok().filter(|left| !left.is_zero())
 }
 
 /// Whether the namespace is being deleted and still waits for its content.
@@ -157,6 +169,19 @@ pub fn status(namespace: &Namespace, report: &Report, now: Timestamp) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn namespace(deleted: i64) -> Namespace {
+        let at = seconds(Timestamp::from_second(deleted).unwrap());
+        Namespace { metadata: ObjectMeta { deletion_timestamp: Some(at), ..Default::default() }, ..Default::default() }
+    }
+
+    #[test]
+    fn a_last_pass_waits_for_what_was_on_its_way() {
+        let wait =
+            |now| arrivals_end_in(&namespace(100), Timestamp::from_second(now).unwrap()).map(|left| left.as_secs());
+        assert_eq!([90, 100, 101, 102, 500].map(wait), [Some(2), Some(2), Some(1), None, None]);
+        assert_eq!(arrivals_end_in(&Namespace::default(), Timestamp::UNIX_EPOCH), None);
+    }
 
     #[test]
     fn what_is_left_is_pending_or_unexpected() {

@@ -438,7 +438,7 @@ mod tests {
         let held = PodView { deletion: Some(at(1)), finalizers: vec!["job".into()], ..PodView::default() };
         let table = [
             (held.clone(), 1),
-            (PodView { phase: "Failed".into(), ..held.clone() }, 0),
+            (PodView { phase: "Failed", ..held.clone() }, 0),
             (PodView { deletion: None, ..held.clone() }, 0),
             (PodView { node: "n".into(), ..held }, 0),
         ];
@@ -459,7 +459,7 @@ mod tests {
                 uid: name.into(),
                 resource_version: format!("as-seen-{name}"),
                 node: node.into(),
-                phase: phase.into(),
+                phase,
                 created: Some(at(100 - age)),
                 deletion: deleting.then(|| at(100)),
                 ..PodView::default()

@@ -287,7 +287,7 @@ mod tests {
             name: name.into(),
             uid: name.into(),
             node: "n".into(),
-            phase: "Running".into(),
+            phase: "Running",
             labels: Arc::new([("app".to_owned(), label.to_owned())].into()),
             owners: owner.into_iter().collect(),
             created: Some(at(0)),
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(planned(1, vec![pod("orphan", None, "x")]), ["orphan has 1 owners"]);
         assert_eq!(planned(0, vec![pod("mine", Some("s"), "other")]), ["mine has 0 owners"]);
         assert_eq!(planned(1, vec![pod("theirs", Some("t"), "x")]), ["create"]);
-        let finished = PodView { phase: "Failed".into(), ..pod("done", Some("s"), "x") };
+        let finished = PodView { phase: "Failed", ..pod("done", Some("s"), "x") };
         assert_eq!(planned(1, vec![finished.clone(), pod("mine", Some("s"), "x")]), Vec::<String>::new());
         assert_eq!(planned(0, vec![PodView { owners: vec![], ..finished }]), Vec::<String>::new());
         let leaving = PodView { deletion: Some(at(1)), ..pod("leaving", Some("s"), "x") };
@@ -342,9 +342,9 @@ mod tests {
         let ready = |name: &str, since: i64| PodView { ready: true, ready_since: Some(at(since)), ..owned(name) };
         // Each is worth less than the next.
         let ranks = [
-            PodView { node: String::new(), phase: "Pending".into(), ..owned("unassigned") },
-            PodView { phase: "Pending".into(), ..owned("pending") },
-            PodView { phase: "Unknown".into(), ..owned("unknown") },
+            PodView { node: String::new(), phase: "Pending", ..owned("unassigned") },
+            PodView { phase: "Pending", ..owned("pending") },
+            PodView { phase: "Unknown", ..owned("unknown") },
             owned("unready"),
             PodView { deletion_cost: -1, ..ready("cheap", 0) },
             PodView { node: "full".into(), ..ready("crowded", 0) },

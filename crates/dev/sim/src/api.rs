@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::mutants::Mutant;
 use crate::object::{Name, Object};
+use crate::roles::CLUSTER_KINDS;
 
 pub const NAMESPACE: &str = "a";
 const GRACE_SECONDS: i64 = 30;
@@ -22,6 +23,10 @@ pub enum Fault {
     Missing,
     /// A disruption budget refused.
     Budget,
+    /// A quota refused.
+    Quota,
+    /// The namespace is being deleted, or gone.
+    Terminating,
     /// The write may have happened; nobody was told.
     Lost,
 }
@@ -42,6 +47,10 @@ pub struct Api {
     objects: BTreeMap<&'static str, BTreeMap<String, Arc<Object>>>,
     pub events: Vec<Event>,
     names: u64,
+    /// What was admitted and is stored then.
+    arriving: Vec<(Timestamp, &'static str, Value)>,
+    /// The server stops after it charged a quota for the next object.
+    pub stops: bool,
     /// What this server, and whoever works with it, does wrong.
     pub mutant: Option<Mutant>,
 }
@@ -49,7 +58,16 @@ pub struct Api {
 impl Default for Api {
     fn default() -> Self {
         let now = Timestamp::from_second(1_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
-        Self { now, skew: SignedDuration::ZERO, objects: BTreeMap::new(), events: Vec::new(), names: 0, mutant: None }
+        Self {
+            now,
+            skew: SignedDuration::ZERO,
+            objects: BTreeMap::new(),
+            events: Vec::new(),
+            names: 0,
+            arriving: Vec::new(),
+            stops: false,
+            mutant: None,
+        }
     }
 }
 
@@ -64,6 +82,12 @@ impl Api {
 
     pub fn pass(&mut self, time: SignedDuration) {
         self.now += time;
+        let now = self.now;
+        let due: Vec<_> = self.arriving.extract_if(.., |(at, ..)| *at <= now).collect();
+        for (_, kind, object) in due {
+            // Nobody waits for the answer.
+            let _ = self.store(kind, object);
+        }
     }
 
     /// What the clocks show.
@@ -94,7 +118,7 @@ impl Api {
         match op {
             Op::Create { object, .. } => self.create(kind, object.clone()),
             Op::Patch { name, subresource, kind: patch, body, .. } => {
-                self.patch(kind, name, subresource.is_some(), *patch == PatchKind::Strategic, body)
+                self.patch(kind, name, *subresource == Some("status"), *patch == PatchKind::Strategic, body)
             }
             Op::Delete { name, uid, grace, resource, .. } => {
                 let propagation = if *resource == JOBS { "Background" } else { "" };
@@ -106,7 +130,29 @@ impl Api {
         }
     }
 
-    pub fn create(&mut self, kind: &'static str, mut object: Value) -> Result<(), Fault> {
+    pub fn create(&mut self, kind: &'static str, object: Value) -> Result<(), Fault> {
+        self.admit(kind)?;
+        if self.charge(kind, &object)? && self.stops {
+            return Err(Fault::Lost);
+        }
+        self.store(kind, object)
+    }
+
+    /// As [`Self::create`], but the object is stored only after a while.
+    pub fn create_slowly(&mut self, kind: &'static str, object: Value, delay: SignedDuration) -> Result<(), Fault> {
+        self.admit(kind)?;
+        self.charge(kind, &object)?;
+        self.arriving.push((self.now + delay, kind, object));
+        Ok(())
+    }
+
+    /// Nothing is created in a namespace that does not exist or is going away.
+    fn admit(&self, kind: &'static str) -> Result<(), Fault> {
+        let open = self.get("Namespace", NAMESPACE).is_some_and(|namespace| !namespace.is_deleting());
+        if open || CLUSTER_KINDS.contains(&kind) { Ok(()) } else { Err(Fault::Terminating) }
+    }
+
+    fn store(&mut self, kind: &'static str, mut object: Value) -> Result<(), Fault> {
         self.names += 1;
         let meta = &mut object["metadata"];
         if meta["name"].is_null() {
@@ -116,13 +162,13 @@ impl Api {
         if self.get(kind, &name).is_some() {
             return Err(Fault::Exists);
         }
-        if kind != "Node" {
+        if !CLUSTER_KINDS.contains(&kind) {
             meta["namespace"] = NAMESPACE.into();
         }
         (meta["uid"], meta["creationTimestamp"]) = (format!("uid{}", self.names).into(), self.time());
         object["metadata"]["generation"] = 1.into();
         if kind == "Pod" {
-            admit(&mut object);
+            complete(&mut object);
         }
         self.commit((kind, name), Some(object));
         Ok(())
@@ -266,11 +312,12 @@ impl Api {
 }
 
 fn is_free(object: &Value) -> bool {
-    object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+    let none = |finalizers: &Value| finalizers.as_array().is_none_or(Vec::is_empty);
+    none(&object["metadata"]["finalizers"]) && none(&object["spec"]["finalizers"])
 }
 
 /// What admission adds to a pod that matters here.
-fn admit(pod: &mut Value) {
+fn complete(pod: &mut Value) {
     pod["status"] = json!({ "phase": "Pending" });
     pod["spec"]["schedulerName"] = "default-scheduler".into();
     let mut tolerations = pod["spec"]["tolerations"].as_array().cloned().unwrap_or_default();

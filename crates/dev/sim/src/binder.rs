@@ -154,6 +154,8 @@ impl Binder {
                 let result = match (self.mutant, result) {
                     (Some(Mutant::BindsTwice), Ok(())) => Err(Fault::Conflict),
                     (Some(Mutant::BelievesInBindings), Err(Fault::Conflict)) => Ok(()),
+                    (Some(Mutant::ForgetsItsBindings), Ok(())) => Err(Fault::Conflict),
+                    (Some(Mutant::LosesBindings), Ok(())) if faults.dice.once_in(2) => Err(Fault::Conflict),
                     _ => result,
                 };
                 if result == Err(Fault::Lost) {

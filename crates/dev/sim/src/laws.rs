@@ -10,6 +10,7 @@ use crate::api::{Api, Event};
 use crate::job_laws::JobBooks;
 use crate::nodes::Machine;
 use crate::object::{Object, View};
+use crate::quota::within_quotas;
 use crate::scenario::{Bounds, VIP_PRIORITY};
 
 #[derive(Default)]
@@ -32,6 +33,7 @@ impl Laws {
             bound_once(event)?;
             only_the_less_important_make_room(event)?;
             self.jobs.judge(event)?;
+            within_quotas(api, event)?;
         }
         self.position = api.revision();
         fuller.into_iter().try_for_each(|node| is_not_overcommitted(api, node))?;

@@ -6,21 +6,26 @@
 //! die and return. One thread, one die, no clock: a seed tells the same story each time.
 
 pub mod api;
+mod autoscaler;
 mod binder;
 mod cache;
 mod dice;
 mod faults;
+mod features;
 mod garbage;
 mod job_laws;
 mod laws;
 mod manager;
 mod mutants;
+mod namespace;
 mod nodes;
 pub mod object;
 mod plans;
 mod queue;
+mod quota;
 mod roles;
 mod scale;
+mod scale_laws;
 mod scenario;
 mod settle;
 mod world;

@@ -38,6 +38,8 @@ pub struct Work {
     lost: bool,
     again: Option<Duration>,
     pub backoff: Option<(String, Backoff)>,
+    /// How long what was admitted before a namespace's deletion may still arrive.
+    pub arrivals: Option<Duration>,
     /// Of a ReplicaSet whose pods nothing was written to since.
     pub survey: Option<Survey>,
 }

@@ -41,4 +41,20 @@ pub enum Mutant {
     NeverRests,
     /// A CronJob starts a Job for each time that was missed, whatever is running.
     StartsAnyway,
+    /// The API server answers with an error to every other binding that it stored, and the scheduler believes it.
+    LosesBindings,
+    /// The scheduler knows of its bindings only what its cache shows.
+    ForgetsItsBindings,
+    /// The API server charges quotas for no CPU.
+    ChargesNoCpu,
+    /// The quota's controller overlooks a pod.
+    CountsFewer,
+    /// The namespace's controller knows nothing of disruption budgets.
+    ForgetsAKind,
+    /// The namespace's controller does not wait for what is on its way.
+    FinalizesAtOnce,
+    /// The autoscaler knows no most replicas.
+    IgnoresMax,
+    /// The autoscaler remembers none of its steps.
+    ForgetsItsSteps,
 }

@@ -111,7 +111,7 @@ impl Machine {
             "is gone"
         } else if view.is_finished() && view.ready {
             self.running.remove(&name);
-            status(api, pod, &view.phase, false, None);
+            status(api, pod, view.phase, false, None);
             "is over"
         } else if view.is_finished() {
             self.running.remove(&name);

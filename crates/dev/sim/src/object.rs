@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use placement::{Budget, NodeSpec, PodInfo};
 use reconcile::PodView;
@@ -44,6 +45,10 @@ pub enum View {
     CronJob(Arc<CronJob>),
     Revision(Arc<ControllerRevision>),
     Budget(Arc<PodDisruptionBudget>, Budget),
+    Namespace(Arc<Namespace>),
+    Autoscaler(Arc<HorizontalPodAutoscaler>),
+    /// Quotas are taken as they are stored.
+    Quota,
 }
 
 fn typed<'a, T: Deserialize<'a>>(value: &'a Value) -> T {
@@ -75,6 +80,9 @@ fn view(kind: &str, value: &Value) -> View {
         "Job" => View::Job(Arc::new(typed(value))),
         "CronJob" => View::CronJob(Arc::new(typed(value))),
         "ControllerRevision" => View::Revision(Arc::new(typed(value))),
+        "Namespace" => View::Namespace(Arc::new(typed(value))),
+        "HorizontalPodAutoscaler" => View::Autoscaler(Arc::new(typed(value))),
+        "ResourceQuota" => View::Quota,
         other => panic!("a kind that is not simulated: {other}"),
     }
 }
@@ -169,4 +177,6 @@ typed_views! {
     job Job Job;
     cron_job CronJob CronJob;
     revision Revision ControllerRevision;
+    namespace Namespace Namespace;
+    autoscaler Autoscaler HorizontalPodAutoscaler;
 }

@@ -53,6 +53,8 @@ impl Manager {
             Role::Budget => self.plan_budget(&object, now),
             Role::StaleDisruption => Some(stale_disruption(object.pod()?, api.wall())),
             Role::NodeLifecycle => self.plan_node(&object, work, api),
+            Role::Namespace => self.plan_namespace(&object, work, api),
+            Role::Quota => self.plan_quota(&object, api),
             Role::PodCollector => None,
         }?;
         self.mutate(role, work.stage, &object, &mut plan, api);

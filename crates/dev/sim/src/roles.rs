@@ -12,8 +12,9 @@ use reconcile::ownership::selector_of;
 use crate::api::Event;
 use crate::cache::Caches;
 use crate::object::Object;
+use crate::quota;
 
-pub const KINDS: [&str; 10] = [
+pub const KINDS: [&str; 13] = [
     "Pod",
     "Node",
     "Deployment",
@@ -24,7 +25,13 @@ pub const KINDS: [&str; 10] = [
     "CronJob",
     "ControllerRevision",
     "PodDisruptionBudget",
+    "Namespace",
+    "ResourceQuota",
+    "HorizontalPodAutoscaler",
 ];
+
+/// Of the whole cluster; everything else is in the namespace.
+pub const CLUSTER_KINDS: [&str; 2] = ["Node", "Namespace"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -39,9 +46,11 @@ pub enum Role {
     StaleDisruption,
     NodeLifecycle,
     PodCollector,
+    Namespace,
+    Quota,
 }
 
-pub const ROLES: [Role; 11] = [
+pub const ROLES: [Role; 13] = [
     Role::Deployment,
     Role::ReplicaSet,
     Role::StatefulSet,
@@ -53,6 +62,8 @@ pub const ROLES: [Role; 11] = [
     Role::StaleDisruption,
     Role::NodeLifecycle,
     Role::PodCollector,
+    Role::Namespace,
+    Role::Quota,
 ];
 
 /// Changes of a Job's pods that come together are looked at together.
@@ -73,6 +84,8 @@ impl Role {
             Self::Budget => "PodDisruptionBudget",
             Self::NodeLifecycle => "Node",
             Self::PodCollector => "",
+            Self::Namespace => "Namespace",
+            Self::Quota => "ResourceQuota",
         }
     }
 
@@ -80,7 +93,7 @@ impl Role {
     pub fn stages(self) -> usize {
         match self {
             Self::ReplicaSet | Self::Job => 2,
-            Self::StatefulSet | Self::DaemonSet => 3,
+            Self::StatefulSet | Self::DaemonSet | Self::Namespace => 3,
             _ => 1,
         }
     }
@@ -104,8 +117,13 @@ pub fn wakes(event: &Event, caches: &Caches) -> Vec<Wake> {
     let mut wakes = Wakes { caches, found: Vec::new() };
     let (kind, name) = &event.name;
     let own = ROLES.into_iter().find(|role| role.kind() == *kind && *kind != "Pod");
-    if let Some(role) = own.filter(|role| *role != Role::Budget || event.new.is_some()) {
-        wakes.add(role, name);
+    if let Some(role) = own.filter(|role| !matches!(role, Role::Budget | Role::Quota) || event.new.is_some()) {
+        let delay = if role == Role::Quota { quota::delay(event) } else { Duration::ZERO };
+        wakes.found.push((role, name.clone(), delay));
+    }
+    let quotas = caches.names("ResourceQuota");
+    if !quotas.is_empty() && quota::frees(event) {
+        wakes.found.extend(quotas.into_iter().map(|name| (Role::Quota, name, quota::GATHER)));
     }
     match *kind {
         "Pod" => wakes.pod(event),

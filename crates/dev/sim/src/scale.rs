@@ -20,6 +20,7 @@ const SET: &str = "large";
 /// The set does not come to have its pods, or does not replace the dead one.
 pub fn death_of_one(replicas: usize) -> Duration {
     let mut api = Api::default();
+    crate::namespace::create(&mut api);
     let set = json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": { "name": SET }, "spec": {
         "replicas": replicas, "selector": { "matchLabels": { "app": SET } }, "template": {
             "metadata": { "labels": { "app": SET } }, "spec": { "containers": [{ "name": "c", "image": "i" }] } } } });

@@ -23,20 +23,20 @@ pub const VIP_PRIORITY: i32 = 1000;
 const FILLER_PRIORITY: i32 = -10;
 const CRON_POLICIES: [&str; 3] = ["Allow", "Forbid", "Replace"];
 
-fn template(app: &str, image: usize, cpu: &str) -> Value {
+pub fn template(app: &str, image: usize, cpu: &str) -> Value {
     json!({ "metadata": { "labels": { "app": app } }, "spec": { "containers": [{ "name": "c",
         "image": format!("i:{image}"), "resources": { "requests": { "cpu": cpu } } }] } })
 }
 
-fn object(api_version: &str, kind: &str, name: &str, spec: Value) -> Value {
+pub fn object(api_version: &str, kind: &str, name: &str, spec: Value) -> Value {
     json!({ "apiVersion": api_version, "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
 
-fn selector(app: &str) -> Value {
+pub fn selector(app: &str) -> Value {
     json!({ "matchLabels": { "app": app } })
 }
 
-fn create(api: &mut Api, object: Value) {
+pub fn create(api: &mut Api, object: Value) {
     let kind = crate::roles::KINDS.into_iter().find(|kind| object["kind"] == *kind).unwrap_or_default();
     // The names of a scenario are its own.
     let _ = api.create(kind, object);
@@ -191,7 +191,7 @@ pub fn suspend_cron_jobs(api: &mut Api, suspend: bool) {
     }
 }
 
-fn edit(api: &mut Api, kind: &'static str, name: &str, spec: Value) -> String {
+pub fn edit(api: &mut Api, kind: &'static str, name: &str, spec: Value) -> String {
     let said = format!("User edits {kind} {name}: {spec}");
     let result = api.patch(kind, name, false, false, &json!({ "spec": spec }));
     format!("{said} {result:?}")
@@ -239,6 +239,7 @@ pub fn evict(api: &mut Api, dice: &mut Dice) -> String {
 /// Ends what would keep the cluster from coming to rest as it should.
 pub fn calm_down(api: &mut Api, nodes: &[String]) {
     edit(api, "Deployment", "web", json!({ "paused": false }));
+    crate::features::calm_down(api);
     begin_work(api);
     for node in nodes {
         edit(api, "Node", node, json!({ "unschedulable": false }));

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::autoscaler::NAME;
 use crate::job_laws::indexes;
 use crate::nodes::FAILING_INDEX;
 use crate::object::Object;
+use crate::quota::all_stated;
 use crate::roles::{ROLES, Role};
+use crate::scale_laws;
 use crate::world::World;
 
 /// Rounds without a rest are an endless story.
@@ -35,7 +38,10 @@ impl World {
             }
             self.wait();
         }
-        Err("never comes to rest".to_owned())
+        let busy: Vec<&Role> = ROLES.iter().filter(|role| self.manager.due(**role) > 0).collect();
+        let leaving = self.api.all().filter(|(.., object)| object.is_deleting());
+        let leaving: Vec<String> = leaving.map(|(kind, name, _)| format!("{kind} {name}")).collect();
+        Err(format!("never comes to rest: {busy:?} are due, {leaving:?} are to go"))
     }
 
     /// Whether anybody did anything, or has something under way; if so, a second passed.
@@ -53,7 +59,7 @@ impl World {
 
     /// Until the next timer.
     fn wait(&mut self) {
-        let timers = [self.manager.next_timer(true), self.binder.next_timer()];
+        let timers = [self.manager.next_timer(true), self.binder.next_timer(), self.autoscaler.next_timer()];
         let next: Option<Timestamp> = timers.into_iter().flatten().min();
         let wait = next.map_or(REST, |next| next.duration_since(self.api.now));
         self.pass(wait.clamp(SignedDuration::from_millis(20), REST));
@@ -137,6 +143,10 @@ impl World {
             }
             self.tell(said)?;
         }
+        self.autoscaler.see(&self.api);
+        while let Some(said) = self.autoscaler.step(&mut self.api, &mut self.faults) {
+            self.tell(Some(said))?;
+        }
         let luck = self.luck();
         for index in 0..self.machines.len() {
             for pod in self.machines[index].pods(&self.api) {
@@ -149,7 +159,9 @@ impl World {
 
     /// Everything is as it was asked for, and nothing is left over.
     pub fn at_rest(&self) -> Result<(), String> {
-        for (kind, name) in [("Deployment", "web"), ("StatefulSet", "set"), ("ReplicaSet", "guarded")] {
+        let elastic = self.api.get("Deployment", NAME).map(|_| ("Deployment", NAME));
+        let sets = [("Deployment", "web"), ("StatefulSet", "set"), ("ReplicaSet", "guarded")];
+        for (kind, name) in sets.into_iter().chain(elastic) {
             let wanted = self.number(kind, name, "/spec/replicas");
             for field in ["replicas", "readyReplicas", "availableReplicas"] {
                 self.expect(kind, name, &format!("/status/{field}"), wanted)?;
@@ -178,8 +190,16 @@ impl World {
                 self.number("ReplicaSet", "vip", "/spec/replicas"),
             )?;
         }
+        all_stated(&self.api)?;
+        scale_laws::fits(&self.api, self.autoscaler.load)?;
         let healthy = self.number("ReplicaSet", "guarded", "/spec/replicas");
         self.expect("PodDisruptionBudget", "guard", "/status/currentHealthy", healthy)?;
+        self.nothing_is_left()
+    }
+
+    /// After the end of the namespace: nothing of it is left, and nothing runs.
+    pub fn is_empty(&self) -> Result<(), String> {
+        crate::namespace::is_gone(&self.api)?;
         self.nothing_is_left()
     }
 

@@ -10,16 +10,19 @@ use std::thread::available_parallelism;
 
 use jiff::SignedDuration;
 
-use crate::api::Api;
+use crate::api::{Api, NAMESPACE};
+use crate::autoscaler::Autoscaler;
 use crate::binder::Binder;
 use crate::dice::Dice;
 use crate::faults::Faults;
+use crate::features::{Features, create_slowly, some_load};
 use crate::garbage::Garbage;
 use crate::laws::Laws;
 use crate::manager::Manager;
 use crate::mutants::Mutant;
 use crate::nodes::{Luck, Machine};
 use crate::roles::{KINDS, ROLES, Role};
+use crate::scale_laws::Pace;
 use crate::scenario::{self, Bounds};
 
 /// Steps with faults, between two times of rest.
@@ -66,8 +69,11 @@ pub(crate) struct World {
     pub manager: Manager,
     pub garbage: Garbage,
     pub binder: Binder,
+    pub autoscaler: Autoscaler,
     pub machines: Vec<Machine>,
     pub laws: Laws,
+    pace: Pace,
+    features: Features,
     /// Nothing but Tug takes pods away: then its own bounds hold at every step.
     pub calm: bool,
     pub bounds: Bounds,
@@ -145,17 +151,21 @@ impl World {
     pub fn new(seed: u64, mutant: Option<Mutant>) -> Self {
         let (mut api, mut dice) = (Api::default(), Dice::new(seed));
         api.mutant = mutant;
+        crate::namespace::create(&mut api);
         let faults = Faults { dice: Dice::new(seed ^ 0xFA17), enabled: false };
         let mut machines = Vec::new();
         for index in 0..NODES {
             machines.push(Machine::new(&format!("n{index}"), "3", &mut api));
         }
+        let features = Features::of(seed, STEPS);
+        features.populate(&mut api, &mut dice);
         let bounds = scenario::populate(&mut api, &mut dice);
         let calm = seed.is_multiple_of(2);
         if seed.is_multiple_of(CROWDED_IN) {
             scenario::crowd(&mut api, !calm);
         }
         let (manager, binder) = (Manager::start(&api), Binder::start(&api, seed));
+        let autoscaler = Autoscaler::start(&api, some_load(&mut dice));
         Self {
             api,
             dice,
@@ -164,8 +174,11 @@ impl World {
             garbage: Garbage::default(),
             clock_max: SignedDuration::ZERO,
             binder,
+            autoscaler,
             machines,
             laws: Laws::default(),
+            pace: Pace::default(),
+            features,
             calm,
             bounds,
             rested: false,
@@ -181,21 +194,34 @@ impl World {
         self.faults.enabled = true;
         scenario::begin_work(&mut self.api);
         for step in 0..STEPS {
-            let said = if step == STEPS * 3 / 4 { Some(self.delete_doomed()) } else { self.step() };
+            let said = match step {
+                _ if self.features.namespace_ends == Some(step) => Some(self.delete_namespace()),
+                _ if step == STEPS * 3 / 4 => Some(self.delete_doomed()),
+                _ => self.step(),
+            };
             self.tell(said)?;
         }
         self.faults.enabled = false;
         self.recover();
-        self.cron_jobs_go_on()?;
-        scenario::suspend_cron_jobs(&mut self.api, true);
+        if self.features.namespace_ends.is_none() {
+            self.cron_jobs_go_on()?;
+            scenario::suspend_cron_jobs(&mut self.api, true);
+        }
         self.settle()?;
         self.laws.all_counted()?;
-        self.at_rest()
+        if self.features.namespace_ends.is_none() {
+            return self.at_rest();
+        }
+        self.is_empty()?;
+        self.end_namespace_again()
     }
 
     /// Takes what happened into the story, and judges it.
     pub fn tell(&mut self, said: Option<String>) -> Result<(), String> {
         self.steps += 1;
+        if let Some(made) = self.autoscaler.take_move() {
+            self.pace.judge(made, &self.api)?;
+        }
         if let Some(said) = said {
             let line = format!("{} {} {said}", self.api.now.as_second() - 1_000_000, self.api.revision());
             for byte in line.bytes() {
@@ -254,6 +280,15 @@ impl World {
             92 => self.restart(),
             93 | 94 if !self.calm => self.strike(),
             95 if self.dice.once_in(2) => Some(self.set_clock()),
+            96 | 97 if self.features.any() => {
+                Some(self.features.act(&mut self.api, &mut self.dice, &mut self.autoscaler.load))
+            }
+            98 if self.features.autoscaler => {
+                if self.dice.once_in(2) {
+                    self.autoscaler.see(&self.api);
+                }
+                self.autoscaler.step(&mut self.api, &mut self.faults)
+            }
             _ => {
                 self.pass(SignedDuration::from_secs(1));
                 None
@@ -276,10 +311,12 @@ impl World {
         let minutes = [-4, 3, 75, 26 * 60][self.dice.below(4)];
         let skew = self.api.skew + SignedDuration::from_mins(minutes);
         // Budgets wait for promised disruptions by the clock: in calm histories it goes evenly.
-        if !self.calm && (minutes > 0 || skew > self.clock_max - CLOCK_BACK_MAX) {
+        let ends = self.api.get("Namespace", NAMESPACE).is_none_or(|namespace| namespace.is_deleting());
+        if !ends && !self.calm && (minutes > 0 || skew > self.clock_max - CLOCK_BACK_MAX) {
             self.api.skew = skew;
             self.clock_max = skew.max(self.clock_max);
             self.manager.clock_was_set();
+            self.pace.forget();
         }
         format!("The clocks are set by {minutes} minutes")
     }
@@ -299,7 +336,7 @@ impl World {
 
     /// A component of the control plane restarts, wherever it was.
     fn restart(&mut self) -> Option<String> {
-        let name = match self.dice.below(3) {
+        let name = match self.dice.below(3 + usize::from(self.features.autoscaler)) {
             0 => {
                 self.manager = Manager::start(&self.api);
                 "the controllers"
@@ -308,9 +345,14 @@ impl World {
                 self.binder = Binder::start(&self.api, self.dice.below(1000) as u64);
                 "the scheduler"
             }
-            _ => {
+            2 => {
                 self.garbage = Garbage::start(&self.api);
                 "the garbage collector"
+            }
+            _ => {
+                self.autoscaler = Autoscaler::start(&self.api, self.autoscaler.load);
+                self.pace.forget();
+                "the autoscaler"
             }
         };
         Some(format!("Restart of {name}"))
@@ -345,6 +387,24 @@ impl World {
         let propagation = if self.dice.once_in(2) { "Foreground" } else { "Background" };
         let result = self.api.delete("Deployment", "doomed", (None, None), None, propagation);
         format!("User deletes the doomed Deployment, {propagation}: {result:?}")
+    }
+
+    /// Surge, availability and budgets hold no longer: everything goes.
+    fn delete_namespace(&mut self) -> String {
+        self.rested = false;
+        let result = self.api.delete("Namespace", NAMESPACE, (None, None), None, "");
+        format!("User deletes the namespace: {result:?}")
+    }
+
+    /// The namespace comes again, and goes while a request is under way that was admitted before.
+    fn end_namespace_again(&mut self) -> Result<(), String> {
+        crate::namespace::create(&mut self.api);
+        let said = create_slowly(&mut self.api, &mut self.dice);
+        self.tell(Some(said))?;
+        let said = self.delete_namespace();
+        self.tell(Some(said))?;
+        self.settle()?;
+        self.is_empty()
     }
 
     /// All that was broken is repaired.

@@ -3,7 +3,7 @@
 use sim::{Mutant, run_with};
 
 /// Histories that a mutant may survive.
-const SEEDS_MAX: u64 = 60;
+const SEEDS_MAX: u64 = 200;
 
 /// Some history of the mutant ends with a failure of this law.
 fn breaks(mutant: Mutant, law: &str) {
@@ -47,4 +47,12 @@ mutants! {
     a_law_fires_when_a_change_wakes_nobody: HearsNoPods breaks "was not woken";
     a_law_fires_when_a_timer_never_ends: NeverRests breaks "never comes to rest";
     a_law_fires_when_a_cron_job_starts_a_second: StartsAnyway breaks "run at once";
+    a_law_fires_when_a_lost_binding_is_not_looked_for: LosesBindings breaks "overcommitted";
+    a_law_fires_when_the_scheduler_trusts_a_stale_cache: ForgetsItsBindings breaks "overcommitted";
+    a_law_fires_when_a_charge_is_too_small: ChargesNoCpu breaks "above the quota";
+    a_law_fires_when_a_quota_overlooks_a_pod: CountsFewer breaks "of pods at rest";
+    a_law_fires_when_a_namespace_forgets_a_kind: ForgetsAKind breaks "left of a deleted namespace";
+    a_law_fires_when_a_namespace_goes_too_soon: FinalizesAtOnce breaks "never comes to rest";
+    a_law_fires_when_an_autoscaler_knows_no_most: IgnoresMax breaks "are meant";
+    a_law_fires_when_an_autoscaler_forgets_its_steps: ForgetsItsSteps breaks "in one period";
 }

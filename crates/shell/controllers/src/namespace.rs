@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::api::{DeleteParams, ListParams, ObjectList, PostParams};
 use kube::core::{DynamicObject, PartialObjectMeta, Request};
-use reconcile::namespace::{FINALIZER, Report, is_pending, status};
+use reconcile::namespace::{FINALIZER, Report, arrivals_end_in, is_pending, status};
 use reconcile::plan::{NAMESPACES, Op, Plan};
 use serde_json::Value;
 
@@ -50,7 +50,11 @@ impl Controller {
         let Some(namespace) = self.namespaces.get_key(key).filter(|namespace| is_pending(namespace)) else {
             return Ok(None);
         };
+        let arrivals = arrivals_end_in(&namespace, Timestamp::now());
         let report = self.pass(&key.name).await?;
+        if report.is_done() && arrivals.is_some() {
+            return Ok(arrivals);
+        }
         if report.is_done() {
             self.finalize(&namespace).await?;
             return Ok(None);

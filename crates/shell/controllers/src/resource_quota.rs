@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use access::quota::{Amounts, Evaluator, amounts, counts_until, recount};
+use access::quota::{Evaluator, correction, counts_until, recount};
 use client::{Change, Informer, InformerConfig, ObjectKey, Queue, Source};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
@@ -120,7 +120,8 @@ impl Controller {
         let next = ends.filter_map(|pod| counts_until(&pod.view)).filter(|end| *end >= now).min();
         let objects = views.iter().map(|(evaluator, list)| (evaluator.clone(), list.iter().map(|object| &object.view)));
         let (hard, used) = recount(&quota, objects, now);
-        if let Some(plan) = plan(&quota, key, &hard, &used) {
+        let status = correction(&quota, &hard, &used);
+        if let Some(plan) = status.and_then(|status| plan(&quota, key, &status)) {
             self.writer.apply(&plan).await?;
         }
         let next = next.map(|end| Duration::from_secs(u64::try_from(end - now).unwrap_or(0) + 1));
@@ -212,14 +213,8 @@ impl Controller {
 }
 
 /// The corrected status, bound to the version that was counted against: a charge in between is not lost.
-fn plan(quota: &Value, key: &ObjectKey, hard: &Amounts, used: &Amounts) -> Option<Plan> {
-    let status = &quota["status"];
-    let known = status["hard"].is_object() && status["used"].is_object();
-    if known && amounts::read(&status["hard"]) == *hard && amounts::read(&status["used"]) == *used {
-        return None;
-    }
-    let new = json!({"hard": quota["spec"]["hard"], "used": amounts::write(used)});
-    let status = merge_difference(status, &new)?;
+fn plan(quota: &Value, key: &ObjectKey, status: &Value) -> Option<Plan> {
+    let status = merge_difference(&quota["status"], status)?;
     let version = &quota["metadata"]["resourceVersion"];
     let mut plan = Plan::default();
     plan.push(Op::Patch {

@@ -1,6 +1,6 @@
 //! One write against the quotas of its namespace, and the count of what a quota's namespace uses.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::amounts::{self, Amounts};
 use super::evaluator::Evaluator;
@@ -115,4 +115,12 @@ where
     }
     used.extend(fresh);
     (hard, used)
+}
+
+/// The status to write for a recount; `None` when the quota states it already.
+pub fn correction(quota: &Value, hard: &Amounts, used: &Amounts) -> Option<Value> {
+    let status = &quota["status"];
+    let known = status["hard"].is_object() && status["used"].is_object();
+    let same = known && amounts::read(&status["hard"]) == *hard && amounts::read(&status["used"]) == *used;
+    (!same).then(|| json!({ "hard": quota["spec"]["hard"], "used": amounts::write(used) }))
 }

@@ -7,5 +7,5 @@ pub mod pod;
 mod scope;
 
 pub use amounts::Amounts;
-pub use check::{Change, Quota, check, recount};
+pub use check::{Change, Quota, check, correction, recount};
 pub use evaluator::{Evaluator, counts_until};

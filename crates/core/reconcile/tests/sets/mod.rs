@@ -140,7 +140,7 @@ impl Cluster {
                 (pod.metadata.namespace, pod.metadata.creation_timestamp) = (Some("a".into()), now);
                 let image = object["spec"]["containers"][0]["image"].as_str().unwrap();
                 self.images.insert(format!("uid{version}"), image.to_owned());
-                self.pods.push(PodView { phase: "Pending".into(), ..PodView::from_pod(pod) });
+                self.pods.push(PodView { phase: "Pending", ..PodView::from_pod(pod) });
                 return Ok(name);
             }
             Op::Create { resource: PERSISTENT_VOLUME_CLAIMS, object, .. } => {
@@ -197,7 +197,7 @@ impl Cluster {
         let now = self.now;
         let pod = &mut self.pods[index];
         pod.node.clone_from(&pod.target_node);
-        (pod.phase, pod.ready, pod.has_ready, pod.ready_since) = ("Running".into(), true, true, Some(now));
+        (pod.phase, pod.ready, pod.has_ready, pod.ready_since) = ("Running", true, true, Some(now));
     }
 
     pub fn finish_pod(&mut self, index: usize, phase: &'static str) {

@@ -132,7 +132,7 @@ impl World {
                 pod.metadata.name = Some(format!("pod{version}"));
                 pod.metadata.uid = Some(format!("pod{version}"));
                 pod.metadata.creation_timestamp = Some(now);
-                self.pods.push(PodView { phase: "Pending".into(), node: "n".into(), ..PodView::from_pod(pod) });
+                self.pods.push(PodView { phase: "Pending", node: "n".into(), ..PodView::from_pod(pod) });
             }
             Op::Delete { resource: PODS, name, .. } => {
                 let now = self.now;
@@ -180,7 +180,7 @@ impl World {
         }
         let now = self.now;
         let pod = &mut self.pods[index];
-        (pod.phase, pod.ready, pod.has_ready, pod.ready_since) = ("Running".into(), true, true, Some(now));
+        (pod.phase, pod.ready, pod.has_ready, pod.ready_since) = ("Running", true, true, Some(now));
     }
 
     pub fn fail_pod(&mut self, index: usize) {
