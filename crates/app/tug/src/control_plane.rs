@@ -124,7 +124,7 @@ pub fn bootstrap_objects() -> Vec<Value> {
                          "rules": [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"],
                                     "verbs": ["get", "list", "watch"]}]});
     let shared = CONTROLLERS.iter().map(binding).chain([nodes, policies, policed, dns, names, metrics]);
-    shared.chain(ingress_objects()).chain(disk_objects()).collect()
+    shared.chain(ingress_objects()).chain(disk_objects()).chain(address_objects()).collect()
 }
 
 /// What the ingress may do: on nodes, where the Secrets of certificates come by the node authorizer one by one; and in
@@ -191,6 +191,20 @@ fn disk_objects() -> [Value; 3] {
                          "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
                          "subjects": [{"apiGroup": api, "kind": "User", "name": CONTROLLERS_USER}]});
     [role, binding, reconcile::volume::disk::default_class_object()]
+}
+
+/// The right to keep an object for each address of a Service, which upstream's API server does by itself.
+fn address_objects() -> [Value; 2] {
+    let api = "rbac.authorization.k8s.io";
+    let name = "tug:service-addresses";
+    let verbs = ["get", "list", "watch", "create", "delete"];
+    let rules = json!([{"apiGroups": ["networking.k8s.io"], "resources": ["ipaddresses"], "verbs": verbs}]);
+    let role =
+        json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
+    let binding = json!({"apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name},
+                         "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": name},
+                         "subjects": [{"apiGroup": api, "kind": "User", "name": CONTROLLERS_USER}]});
+    [role, binding]
 }
 
 /// For what the server itself makes at start.

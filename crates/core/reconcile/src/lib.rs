@@ -26,6 +26,7 @@ mod pool;
 pub mod replicaset;
 pub mod revisions;
 pub mod service_account;
+pub mod service_address;
 pub mod service_cidr;
 pub mod statefulset;
 mod statefulset_claims;

@@ -27,6 +27,7 @@ resources! {
     SERVICE_ACCOUNTS = "v1" "serviceaccounts" "ServiceAccount";
     SERVICES = "v1" "services" "Service";
     SERVICE_CIDRS = "networking.k8s.io/v1" "servicecidrs" "ServiceCIDR";
+    IP_ADDRESSES = "networking.k8s.io/v1" "ipaddresses" "IPAddress";
     ENDPOINTS = "v1" "endpoints" "Endpoints";
     REPLICATION_CONTROLLERS = "v1" "replicationcontrollers" "ReplicationController";
     REPLICA_SETS = "apps/v1" "replicasets" "ReplicaSet";

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use access::admission::service::Ranges;
 use apiserver::{Config, admission};
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use meta::address_range::Range;
 use serde_json::{Value, json};
@@ -85,6 +85,27 @@ async fn services_never_share_and_a_restart_remembers() {
     services.delete("a", &DeleteParams::default()).await.unwrap();
     let again = service("d", json!({"clusterIP": "10.98.0.9", "ports": port}));
     services.create(&params, &again).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_may_reserve_an_address() {
+    let test = TestServer::start_with(config()).await;
+    let (services, addresses) = (Api::default_namespaced(test.client.clone()), Api::all(test.client.clone()));
+    let params = PostParams::default();
+    let wanted = service("a", json!({"clusterIP": "10.98.0.9", "ports": [{"port": 80}]}));
+    let address = |labels: serde_json::Value| -> IPAddress {
+        let parent = json!({"resource": "gadgets", "name": "g"});
+        let object = json!({"metadata": {"name": "10.98.0.9", "labels": labels}, "spec": {"parentRef": parent}});
+        serde_json::from_value(object).unwrap()
+    };
+    addresses.create(&params, &address(json!({}))).await.unwrap();
+    let refused = message(services.create(&params, &wanted).await.unwrap_err());
+    assert!(refused.contains("failed to allocate IP 10.98.0.9: provided IP is already allocated"), "{refused}");
+    addresses.delete("10.98.0.9", &DeleteParams::default()).await.unwrap();
+    // what the controller has not removed yet holds nothing
+    let left = address(json!({"ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}));
+    addresses.create(&params, &left).await.unwrap();
+    services.create(&params, &wanted).await.unwrap();
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ mod replicaset;
 mod resource_quota;
 mod revisions;
 mod runner;
+mod service_address;
 mod service_cidr;
 mod sources;
 mod statefulset;
@@ -91,6 +92,7 @@ const CONTROLLERS: &[(&str, fn(&Context))] = &[
     ("endpointslice-mirroring-controller", endpoints::start_mirror),
     ("service-lb-controller", load_balancer::start),
     ("service-cidr-controller", service_cidr::start),
+    ("service-ip-address-controller", service_address::start),
     ("resourcequota-controller", resource_quota::start),
     ("persistentvolume-binder-controller", volumes::start_binder),
     ("persistentvolumeclaim-protection-controller", volumes::start_claim_protection),

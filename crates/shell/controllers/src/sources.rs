@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Node, PersistentVolumeClaim, Pod, ReplicationController, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use reconcile::PodView;
 use reconcile::endpoint_slice::SERVICE_NAME;
@@ -114,7 +114,15 @@ fn service_of(slice: &Cached<Arc<EndpointSlice>>) -> Vec<String> {
     service.map(|service| format!("{}/{service}", slice.key.namespace)).into_iter().collect()
 }
 
-owned_source!(Services, Service, Service, std::convert::identity, []);
+/// Services by the addresses that they have.
+pub(crate) const BY_ADDRESS: &str = "address";
+
+fn address_of(service: &Cached<Arc<Service>>) -> Vec<String> {
+    reconcile::service_address::addresses(&service.view).collect()
+}
+
+owned_source!(Services, Service, Service, std::convert::identity, [Index { name: BY_ADDRESS, values: address_of }]);
+owned_source!(IpAddresses, IPAddress, IPAddress, std::convert::identity, []);
 owned_source!(ServiceCidrs, ServiceCIDR, ServiceCIDR, std::convert::identity, []);
 owned_source!(Nodes, Node, Node, without_images, []);
 owned_source!(EndpointsObjects, Endpoints, Endpoints, std::convert::identity, []);

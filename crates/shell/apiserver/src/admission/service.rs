@@ -21,6 +21,10 @@ const PROMISE_AGE_MAX: Duration = Duration::from_secs(90);
 /// Promises kept at once; beyond, the oldest end early.
 const PROMISES_MAX: usize = 10_000;
 
+/// The label of the objects that a controller keeps for the addresses of Services, and its value.
+const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+const ALLOCATOR: &str = "ipallocator.k8s.io";
+
 /// Gives Services their addresses and ports.
 pub struct ServiceAllocation {
     ranges: Ranges,
@@ -90,13 +94,24 @@ impl Held {
     }
 }
 
-/// What others than one Service hold.
-struct Others<'a>(&'a Held, &'a str);
+/// What others than one Service hold: Services, and users with IPAddress objects of their own.
+struct Others<'a>(&'a Held, &'a str, &'a Objects);
+
+impl Others<'_> {
+    /// Objects of the allocator follow the Services, so that they hold nothing by themselves.
+    fn is_reserved(&self, ip: IpAddr) -> bool {
+        if self.0.addresses.get(&ip).is_some_and(|by| &**by == self.1) {
+            return false;
+        }
+        let object = self.2.get(ip.to_string().as_str()).and_then(|object| object.value().ok());
+        object.is_some_and(|object| object["metadata"]["labels"][MANAGED_BY] != ALLOCATOR)
+    }
+}
 
 impl Taken for Others<'_> {
     fn address(&self, ip: IpAddr) -> bool {
         let by = [self.0.addresses.get(&ip), self.0.promised_addresses.get(&ip).map(|(by, _)| by)];
-        by.into_iter().flatten().any(|by| &**by != self.1)
+        by.into_iter().flatten().any(|by| &**by != self.1) || self.is_reserved(ip)
     }
 
     fn port(&self, port: u16) -> bool {
@@ -151,13 +166,14 @@ impl Admission for ServiceAllocation {
         request.engine.cache.wait_current().await?;
         let services = request.engine.snapshot("", "services").objects;
         let ranges = self.ranges(&request.engine.snapshot("networking.k8s.io", "servicecidrs").objects);
+        let objects = request.engine.snapshot("networking.k8s.io", "ipaddresses").objects;
         let owner: Arc<str> = format!("{}/{}", request.namespace, request.name).into();
         let now = Instant::now();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.expire(now);
         held.follow(services);
         let draw = |bound: u64| rand::rng().random_range(0..bound.max(1));
-        service::settle(object, request.old, &ranges, &Others(&held, &owner), draw)
+        service::settle(object, request.old, &ranges, &Others(&held, &owner, &objects), draw)
             .map_err(|errors| Status::invalid("", "Service", request.name, &errors))?;
         if !request.dry_run {
             held.promise(&owner, object, now);
