@@ -3,7 +3,7 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
-use access::quota::{Change, Evaluator, Quota, amounts, check, correction, recount};
+use access::quota::{Change, Evaluator, Quota, amounts, check, correction, gives_back, recount};
 use serde_json::{Value, json};
 
 const NOW: i64 = 1_000_000;
@@ -210,11 +210,11 @@ fn a_status_is_corrected_when_it_differs() {
     let hard = amounts::read(&stated["spec"]["hard"]);
     let corrected = |used: Value| {
         let used = amounts::read(&used);
-        correction(&stated, &hard, &used).map(|status| status["used"].to_string())
+        (correction(&stated, &hard, &used).map(|status| status["used"].to_string()), gives_back(&stated, &used))
     };
-    assert_eq!(corrected(json!({"pods": "2", "requests.cpu": "0.5"})), None);
+    assert_eq!(corrected(json!({"pods": "2", "requests.cpu": "0.5"})), (None, false));
     let more = r#"{"pods":"3","requests.cpu":"500m"}"#.to_owned();
-    assert_eq!(corrected(json!({"pods": "3", "requests.cpu": "500m"})), Some(more));
+    assert_eq!(corrected(json!({"pods": "3", "requests.cpu": "500m"})), (Some(more), false));
     let both = r#"{"pods":"3","requests.cpu":"400m"}"#.to_owned();
-    assert_eq!(corrected(json!({"pods": "3", "requests.cpu": "400m"})), Some(both));
+    assert_eq!(corrected(json!({"pods": "3", "requests.cpu": "400m"})), (Some(both), true));
 }

@@ -49,6 +49,8 @@ pub enum Mutant {
     ChargesNoCpu,
     /// The quota's controller overlooks a pod.
     CountsFewer,
+    /// The quota's controller counts in caches that do not show yet what was charged.
+    CountsStale,
     /// The namespace's controller knows nothing of disruption budgets.
     ForgetsAKind,
     /// The namespace's controller does not wait for what is on its way.

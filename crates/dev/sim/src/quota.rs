@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use access::quota::{Change, Evaluator, Quota, amounts, check, correction, counts_until, recount};
+use access::quota::{Change, Evaluator, Quota, amounts, check, correction, counts_until, gives_back, recount};
 use reconcile::plan::{Op, PatchKind, Plan, RESOURCE_QUOTAS, merge_difference};
 use serde_json::{Value, json};
 
@@ -61,11 +61,17 @@ impl Api {
 }
 
 impl Manager {
-    /// The corrected status.
-    pub fn plan_quota(&self, object: &Object, api: &Api) -> Option<Plan> {
+    /// The corrected status; less than was charged only from caches that are newer than the charge.
+    pub fn plan_quota(&mut self, object: &Object, api: &Api) -> Option<Plan> {
         let (quota, now) = (&object.value, api.wall().as_second());
+        let (mut status, less) = self.count(quota, now);
+        if less && !self.has(Mutant::CountsStale) {
+            let version: usize = object.text("metadata/resourceVersion").parse().unwrap_or(api.revision());
+            COUNTED.into_iter().for_each(|kind| self.caches.reach(kind, api, version + 1));
+            status = self.count(quota, now).0;
+        }
         let mut plan = Plan::default();
-        if let Some(status) = self.count(quota, now).and_then(|status| merge_difference(&quota["status"], &status)) {
+        if let Some(status) = status.and_then(|status| merge_difference(&quota["status"], &status)) {
             plan.push(Op::Patch {
                 resource: RESOURCE_QUOTAS,
                 namespace: NAMESPACE.to_owned(),
@@ -82,7 +88,7 @@ impl Manager {
         Some(plan)
     }
 
-    fn count(&self, quota: &Value, now: i64) -> Option<Value> {
+    fn count(&self, quota: &Value, now: i64) -> (Option<Value>, bool) {
         let objects: Vec<(Evaluator, Vec<Value>)> = COUNTED
             .iter()
             .filter_map(|kind| {
@@ -95,7 +101,7 @@ impl Manager {
             })
             .collect();
         let (hard, used) = recount(quota, objects.iter().map(|(evaluator, list)| (evaluator.clone(), list)), now);
-        correction(quota, &hard, &used)
+        (correction(quota, &hard, &used), gives_back(quota, &used))
     }
 }
 

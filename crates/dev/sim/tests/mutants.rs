@@ -6,8 +6,8 @@ use sim::{Mutant, run_with};
 const SEEDS_MAX: u64 = 200;
 
 /// Some history of the mutant ends with a failure of this law.
-fn breaks(mutant: Mutant, law: &str) {
-    let failures = (0..SEEDS_MAX).filter_map(|seed| run_with(seed, Some(mutant)).err());
+fn breaks(mutant: Mutant, law: &str, first: u64) {
+    let failures = (first..first + SEEDS_MAX).filter_map(|seed| run_with(seed, Some(mutant)).err());
     let mut others = Vec::new();
     for failure in failures {
         if failure.why.contains(law) {
@@ -19,10 +19,11 @@ fn breaks(mutant: Mutant, law: &str) {
 }
 
 macro_rules! mutants {
-    ($($name:ident: $mutant:ident breaks $law:literal;)*) => {$(
+    ($($name:ident: $mutant:ident breaks $law:literal $(from $first:literal)?;)*) => {$(
         #[test]
         fn $name() {
-            breaks(Mutant::$mutant, $law);
+            // What takes a rare meeting of chances begins near one that has it.
+            breaks(Mutant::$mutant, $law, 0 $(+ $first)?);
         }
     )*};
 }
@@ -51,6 +52,7 @@ mutants! {
     a_law_fires_when_the_scheduler_trusts_a_stale_cache: ForgetsItsBindings breaks "overcommitted";
     a_law_fires_when_a_charge_is_too_small: ChargesNoCpu breaks "above the quota";
     a_law_fires_when_a_quota_overlooks_a_pod: CountsFewer breaks "of pods at rest";
+    a_law_fires_when_a_quota_is_counted_in_a_stale_cache: CountsStale breaks "above the quota" from 840;
     a_law_fires_when_a_namespace_forgets_a_kind: ForgetsAKind breaks "left of a deleted namespace";
     a_law_fires_when_a_namespace_goes_too_soon: FinalizesAtOnce breaks "never comes to rest";
     a_law_fires_when_an_autoscaler_knows_no_most: IgnoresMax breaks "are meant";

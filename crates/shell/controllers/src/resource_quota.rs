@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use access::quota::{Evaluator, correction, counts_until, recount};
+use access::quota::{Evaluator, correction, counts_until, gives_back, recount};
 use client::{Change, Informer, InformerConfig, ObjectKey, Queue, Source};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
@@ -27,6 +27,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const CONFIRM: Duration = Duration::from_secs(5);
 /// A resource that a quota names and nobody serves is looked for again after this time.
 const UNSERVED_PAUSE: Duration = Duration::from_secs(10);
+/// How long a cache is waited for that may not show yet what was charged.
+const CHARGED_MAX: Duration = Duration::from_secs(1);
 /// How long the first list of one resource is waited for.
 const SYNC_MAX: Duration = Duration::from_secs(10);
 
@@ -105,6 +107,21 @@ impl Controller {
         let Some(quota) = self.quotas.get_key(key) else { return Ok(None) };
         let wanted = counted(&quota);
         let unserved = self.follow(&wanted).await?;
+        let (mut counted, mut next) = self.count(&quota, key, &wanted);
+        if counted.as_ref().is_some_and(|counted| counted.gives_back) {
+            self.see_charges(&quota, &wanted).await;
+            (counted, next) = self.count(&quota, key, &wanted);
+        }
+        if let Some(plan) = counted.and_then(|counted| plan(&quota, key, &counted.status)) {
+            self.writer.apply(&plan).await?;
+        }
+        let now = Timestamp::now().as_second();
+        let next = next.map(|end| Duration::from_secs(u64::try_from(end - now).unwrap_or(0) + 1));
+        Ok(next.into_iter().chain(unserved.then_some(UNSERVED_PAUSE)).min())
+    }
+
+    /// What is to be corrected; and when something ends to count, in seconds since the epoch.
+    fn count(&self, quota: &Value, key: &ObjectKey, wanted: &BTreeSet<Counted>) -> (Option<Correction>, Option<i64>) {
         let views: Vec<_> = {
             let followed = self.followed();
             let of = |one: &Followed| (one.evaluator.clone(), one.objects.list_namespace(&key.namespace));
@@ -119,13 +136,26 @@ impl Controller {
         let ends = views.iter().filter(|(evaluator, _)| *evaluator == Evaluator::Pods).flat_map(|(_, pods)| pods);
         let next = ends.filter_map(|pod| counts_until(&pod.view)).filter(|end| *end >= now).min();
         let objects = views.iter().map(|(evaluator, list)| (evaluator.clone(), list.iter().map(|object| &object.view)));
-        let (hard, used) = recount(&quota, objects, now);
-        let status = correction(&quota, &hard, &used);
-        if let Some(plan) = status.and_then(|status| plan(&quota, key, &status)) {
-            self.writer.apply(&plan).await?;
-        }
-        let next = next.map(|end| Duration::from_secs(u64::try_from(end - now).unwrap_or(0) + 1));
-        Ok(next.into_iter().chain(unserved.then_some(UNSERVED_PAUSE)).min())
+        let (hard, used) = recount(quota, objects, now);
+        let status = correction(quota, &hard, &used);
+        (status.map(|status| Correction { status, gives_back: gives_back(quota, &used) }), next)
+    }
+
+    /// Waits until the caches are newer than the quota's last charge, which an object follows.
+    async fn see_charges(&self, quota: &Value, wanted: &BTreeSet<Counted>) {
+        let version = quota["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse::<u64>().ok());
+        let Some(version) = version else { return };
+        let informers: Vec<_> = {
+            let followed = self.followed();
+            wanted.iter().filter_map(|counted| followed.get(counted)).map(|one| one.objects.clone()).collect()
+        };
+        let newer = async {
+            for informer in informers {
+                informer.reached(version + 1, CHARGED_MAX).await;
+            }
+        };
+        // Of a resource that nobody writes comes no newer revision: then there was nothing to see.
+        let _ = tokio::time::timeout(CHARGED_MAX, newer).await;
     }
 
     /// Follows what is not followed yet; answers whether something is not served.
@@ -210,6 +240,12 @@ impl Controller {
             keep
         });
     }
+}
+
+/// A status to write.
+struct Correction {
+    status: Value,
+    gives_back: bool,
 }
 
 /// The corrected status, bound to the version that was counted against: a charge in between is not lost.

@@ -124,3 +124,10 @@ pub fn correction(quota: &Value, hard: &Amounts, used: &Amounts) -> Option<Value
     let same = known && amounts::read(&status["hard"]) == *hard && amounts::read(&status["used"]) == *used;
     (!same).then(|| json!({ "hard": quota["spec"]["hard"], "used": amounts::write(used) }))
 }
+
+/// Whether a recount found less than the quota states. That is believed only of caches that are newer than the last
+/// charge: others may not show yet what was charged.
+pub fn gives_back(quota: &Value, used: &Amounts) -> bool {
+    let stated = amounts::read(&quota["status"]["used"]);
+    used.iter().any(|(name, amount)| stated.get(name).is_some_and(|stated| amount < stated))
+}

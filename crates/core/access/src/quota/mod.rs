@@ -7,5 +7,5 @@ pub mod pod;
 mod scope;
 
 pub use amounts::Amounts;
-pub use check::{Change, Quota, check, correction, recount};
+pub use check::{Change, Quota, check, correction, gives_back, recount};
 pub use evaluator::{Evaluator, counts_until};
