@@ -131,8 +131,9 @@ pub fn container_limits(spec: &PodSpec, container: &Container) -> CgroupLimits {
     }
 }
 
-/// A resource of the whole pod: what the pod states, else the larger of the running set and the init containers, with the overhead. Requests fall
-/// back to limits; limits count only where every container has one. CPU in thousandths, all else in whole units.
+/// A resource of the whole pod: what the pod states, else the larger of the running set and the init containers, with
+/// the overhead. Requests fall back to limits; limits count only where every container has one. CPU in thousandths, all
+/// else in whole units.
 pub fn pod_total(spec: &PodSpec, name: &str, limits: bool) -> Option<i64> {
     let overhead = spec.overhead.as_ref().and_then(|o| o.get(name)).map_or(0, |amount| plain(name, amount));
     if let Some(whole) = value(spec.resources.as_ref(), limits, name).filter(|whole| !limits || *whole > 0) {
